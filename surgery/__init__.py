@@ -1,0 +1,67 @@
+"""Checkpoint surgery: headers in, plans in the middle, bytes out. No torch, no model is built.
+
+    source = open_source("Wan-AI/Wan2.1-T2V-1.3B-Diffusers")
+    options = ExpandOptions(mode="suffix", blocks=8)
+    job = prepare(source, lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, options))
+    execute(job, Path("wan-suffix8"))
+
+An operation is a pure function from a `Checkpoint` and its `Anatomy` to a `Plan`; `prepare`
+validates plans, `execute` writes a folder that diffusers loads, complete or not at all.
+"""
+
+if not __name__.startswith("modelgrow."):
+    raise ImportError("import this as 'modelgrow.surgery'; run 'pip install -e .' in the clone first")
+
+from .anatomy import Anatomy, Stack, anatomies
+from .checkpoint import Checkpoint, open_checkpoint
+from .errors import (
+    AnatomyError,
+    CheckpointError,
+    GenerateError,
+    GrowError,
+    OutputError,
+    PlanError,
+    SourceError,
+    VerifyError,
+)
+from .expand import ExpandOptions, plan_expand
+from .header import Tensor
+from .inspect import SourceReport, inspect
+from .job import Job, default_output, execute, prepare
+from .plan import Copy, Plan, PlannedTensor, Values, Zeros
+from .record import Record
+from .source import Component, Source, open_source
+
+__all__ = [
+    "Anatomy",
+    "AnatomyError",
+    "Checkpoint",
+    "CheckpointError",
+    "Component",
+    "Copy",
+    "ExpandOptions",
+    "GenerateError",
+    "GrowError",
+    "Job",
+    "OutputError",
+    "Plan",
+    "PlanError",
+    "PlannedTensor",
+    "Record",
+    "Source",
+    "SourceError",
+    "SourceReport",
+    "Stack",
+    "Tensor",
+    "Values",
+    "VerifyError",
+    "Zeros",
+    "anatomies",
+    "default_output",
+    "execute",
+    "inspect",
+    "open_checkpoint",
+    "open_source",
+    "plan_expand",
+    "prepare",
+]

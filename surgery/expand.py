@@ -1,0 +1,173 @@
+"""Depth: ModelGrow's expansion by block duplication (arXiv 2412.18966, figure 2 b, c, d).
+
+With N blocks o[0..N-1], P new ones and groups of M:
+
+    insert   for every group: its M originals, then P*M/N copies of the group's last
+    prefix   P copies of o[0], then all originals
+    suffix   all originals, then P copies of o[N-1]
+
+In a copy the last projection of every residual branch is zero, weight and bias, so a new block
+adds nothing until it is trained (as in LLaMA-Pro, arXiv 2401.02415).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .anatomy import BlockTensors, measure
+from .errors import PlanError
+from .plan import Copy, Plan, PlannedTensor, Zeros
+
+if TYPE_CHECKING:
+    from .anatomy import Anatomy
+    from .checkpoint import Checkpoint
+
+MODES = ("insert", "prefix", "suffix")
+INITS = ("zero", "copy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpandOptions:
+    """What to grow and by how much. None means the default that `resolve` works out from the depth."""
+
+    mode: str
+    blocks: int | None = None
+    """P, the number of new blocks."""
+    group: int | None = None
+    """M, the size of a group; for insert only."""
+    stack: str | None = None
+    init: str = "zero"
+    """"zero" keeps the function; "copy" leaves the copies as they are, and does not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """The blocks of the output: for each, the block of the input it is, and whether it is a new copy of it."""
+
+    sources: tuple[int, ...]
+    is_new: tuple[bool, ...]
+
+    @property
+    def index_map(self) -> tuple[int, ...]:
+        return tuple(place for place, new in enumerate(self.is_new) if not new)
+
+    @property
+    def copied_from(self) -> dict[int, int]:
+        return {place: self.sources[place] for place, new in enumerate(self.is_new) if new}
+
+
+def resolve(options: ExpandOptions, depth: int) -> tuple[int, int]:
+    """P and M for a stack of `depth` blocks, defaults filled in.
+
+    insert doubles the depth, as the paper does, or puts one copy into every group of M; prefix and
+    suffix add a quarter.
+
+    Raises:
+        PlanError: An unknown mode, a number that is not positive, or groups that do not come out even.
+    """
+    mode, blocks, group = options.mode, options.blocks, options.group
+    if mode not in MODES:
+        raise PlanError(f"unknown mode {mode!r}; choose from {', '.join(MODES)}")
+    if options.init not in INITS:
+        raise PlanError(f"unknown init {options.init!r}; choose from {', '.join(INITS)}")
+    if blocks is not None and blocks < 1:
+        raise PlanError(f"--blocks is {blocks}; at least 1 block must be new")
+    if mode != "insert":
+        if group is not None:
+            raise PlanError(f"--group belongs to --mode insert; {mode} adds all its blocks in one place")
+        return blocks or max(depth // 4, 1), depth
+    if group is not None and (group < 1 or depth % group):
+        raise PlanError(f"--group {group} does not divide the {depth} blocks; choose from {_divisors(depth)}")
+    if blocks is None:
+        group = group or 1
+        return depth // group, group
+    if group is None:
+        if blocks % depth and depth % blocks:
+            raise PlanError(
+                f"--blocks {blocks} can't be spread evenly over {depth} blocks; "
+                f"choose from {_divisors(depth)}, a multiple of {depth}, or say --group"
+            )
+        group = max(depth // blocks, 1)
+    if blocks * group % depth:
+        raise PlanError(
+            f"--blocks {blocks} is not a whole number of copies for each of the {depth // group} groups of {group}; "
+            f"choose a multiple of {depth // group}"
+        )
+    return blocks, group
+
+
+def order_blocks(mode: str, *, depth: int, blocks: int, group: int) -> Order:
+    """ModelGrow's rule: N = `depth`, P = `blocks`, M = `group`."""
+    originals = [(i, False) for i in range(depth)]
+    if mode == "prefix":
+        places = [(0, True)] * blocks + originals
+    elif mode == "suffix":
+        places = originals + [(depth - 1, True)] * blocks
+    else:
+        copies = blocks * group // depth
+        places = []
+        for first in range(0, depth, group):
+            places += originals[first : first + group] + [(first + group - 1, True)] * copies
+    return Order(sources=tuple(i for i, _ in places), is_new=tuple(new for _, new in places))
+
+
+def plan_expand(checkpoint: Checkpoint, anatomy: Anatomy, options: ExpandOptions) -> Plan:
+    """Plan the growth of one stack. Raises `PlanError`, `AnatomyError` or `CheckpointError`."""
+    found = measure(checkpoint, anatomy.stack(options.stack))
+    blocks, group = resolve(options, found.depth)
+    order = order_blocks(options.mode, depth=found.depth, blocks=blocks, group=group)
+    stack = found.stack.name
+    resolved = {"mode": options.mode, "blocks": blocks, "group": group, "stack": stack, "init": options.init}
+    if options.mode != "insert":
+        del resolved["group"]
+    notes = () if options.init == "zero" else ("init copy: the grown model does NOT compute the base's function",)
+    return Plan(
+        operation="expand",
+        options=resolved,
+        class_name=anatomy.class_name,
+        tensors=(*_carried(checkpoint, found, order), *_copies(checkpoint, found, order, zero=options.init == "zero")),
+        config_edits={found.stack.count_key: len(order.sources)},
+        index_map={stack: order.index_map},
+        copied_from={stack: order.copied_from},
+        notes=notes,
+    )
+
+
+def _carried(checkpoint: Checkpoint, found: BlockTensors, order: Order) -> list[PlannedTensor]:
+    places = order.index_map
+    renamed = {
+        name: f"{found.stack.name}.{places[i]}.{inner}"
+        for i, block in enumerate(found.blocks)
+        for inner, name in block.items()
+    }
+    return [
+        PlannedTensor(
+            name=renamed.get(name, name), dtype=tensor.dtype, shape=tensor.shape, content=Copy(source=name)
+        )
+        for name, tensor in checkpoint.tensors.items()
+    ]
+
+
+def _copies(checkpoint: Checkpoint, found: BlockTensors, order: Order, *, zero: bool) -> list[PlannedTensor]:
+    zeroed = {f"{module}.{kind}" for module in found.stack.zero for kind in ("weight", "bias")} if zero else set()
+    planned = []
+    for place, source in order.copied_from.items():
+        part = f"{found.stack.name}.{place}"
+        for inner, name in found.blocks[source].items():
+            tensor = checkpoint.tensors[name]
+            planned.append(
+                PlannedTensor(
+                    name=f"{part}.{inner}",
+                    dtype=tensor.dtype,
+                    shape=tensor.shape,
+                    content=Zeros() if inner in zeroed else Copy(source=name),
+                    is_new=True,
+                    part=part,
+                )
+            )
+    return planned
+
+
+def _divisors(number: int) -> str:
+    return ", ".join(str(i) for i in range(1, number + 1) if number % i == 0)
