@@ -146,17 +146,18 @@ def _compare_file(path: Path, file: OutputFile, checkpoint: Checkpoint, report: 
     for planned in file.tensors:
         tensor = written[planned.name]
         if isinstance(planned.content, Copy):
-            expected = _chunks(checkpoint.tensors[planned.content.source])
+            expected = read_chunks(checkpoint.tensors[planned.content.source])
         elif isinstance(planned.content, Values):
             expected = iter([planned.content.data])
         else:
-            expected = (bytes(len(chunk)) for chunk in _chunks(tensor))
-        if any(found != wanted for found, wanted in zip(_chunks(tensor), expected, strict=True)):
+            expected = (bytes(len(chunk)) for chunk in read_chunks(tensor))
+        if any(found != wanted for found, wanted in zip(read_chunks(tensor), expected, strict=True)):
             raise CheckpointError(f"{path}: {planned.name!r} does not read back as it was written; is the disk failing?")
         report(tensor.nbytes)
 
 
-def _chunks(tensor: Tensor) -> Iterator[bytes]:
+def read_chunks(tensor: Tensor) -> Iterator[bytes]:
+    """A tensor's bytes, a few MiB at a time."""
     with tensor.file.open("rb", buffering=0) as file:
         for start in range(0, tensor.nbytes, CHUNK):
             yield os.pread(file.fileno(), min(CHUNK, tensor.nbytes - start), tensor.offset + start)

@@ -1,0 +1,65 @@
+"""From a checkpoint to the diffusers model that runs it."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from modelgrow.surgery import CheckpointError
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import ModelMixin
+
+    from modelgrow.surgery import Checkpoint
+
+
+def model_class(name: str) -> type[ModelMixin]:
+    """The class that config.json names. Raises `CheckpointError` if diffusers has none of that name."""
+    import diffusers
+
+    found = getattr(diffusers, name, None)
+    if not isinstance(found, type):
+        raise CheckpointError(
+            f"diffusers {diffusers.__version__} has no class {name!r}; config.json's _class_name is wrong, or needs a newer diffusers"
+        )
+    return found
+
+
+def load_model(checkpoint: Checkpoint, *, dtype: torch.dtype, device: str = "cpu") -> Any:
+    """Build a model for inference from the weights on disk.
+
+    Weights are read, not memory-mapped: mapped tensors lie unaligned, CPU kernels then take another
+    path, and two equal models differ in the last bit.
+
+    Raises:
+        CheckpointError: The weights are not the ones the class expects.
+    """
+    cls = model_class(str(checkpoint.class_name))
+    with ExitStack() as stack:
+        folder = checkpoint.path if checkpoint.path.is_dir() else _as_folder(checkpoint, stack)
+        try:
+            model, info = cls.from_pretrained(
+                folder, torch_dtype=dtype, disable_mmap=True, output_loading_info=True, local_files_only=True
+            )
+        except (ValueError, OSError, RuntimeError, TypeError) as error:
+            raise CheckpointError(f"{checkpoint.path}: {cls.__name__} can't be built from it: {error}") from error
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if info[kind]:
+            raise CheckpointError(
+                f"{checkpoint.path}: {len(info[kind])} {kind.replace('_', ' ')} for {cls.__name__}, "
+                f"such as {sorted(map(str, info[kind]))[0]}; config.json and weights do not belong together"
+            )
+    return model.eval().to(device)
+
+
+def _as_folder(checkpoint: Checkpoint, stack: ExitStack) -> Path:
+    """A single file as the folder that `from_pretrained` wants: links, nothing copied."""
+    from modelgrow.surgery import strict_json
+
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    (folder / "diffusion_pytorch_model.safetensors").symlink_to(checkpoint.path.resolve())
+    (folder / "config.json").write_text(strict_json.dump(dict(checkpoint.config)), encoding="utf-8")
+    return folder

@@ -1,0 +1,215 @@
+"""Is a grown model still the same function? Run both on the same random inputs and compare to the bit."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from modelgrow.surgery import CheckpointError, Source, VerifyError, anatomies, open_source
+from modelgrow.surgery.compare import broken_promises
+
+from .models import load_model
+from .probes import random_inputs
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from modelgrow.surgery import Checkpoint
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComponentVerdict:
+    """One component's comparison. Differences are of outputs, absolute, in float32."""
+
+    name: str
+    class_name: str
+    dtype: str
+    draws: int
+    max_difference: float
+    output_scale: float
+    """The base's largest absolute output, to read `max_difference` against."""
+    promises: tuple[str, ...] | None
+    """What the growth record promises and the file does not hold; None without a record."""
+
+    @property
+    def is_identical(self) -> bool:
+        return self.max_difference == 0.0 and not self.promises
+
+    @property
+    def sentence(self) -> str:
+        what = f"{self.class_name}, {self.draws} random inputs in {self.dtype}"
+        if self.max_difference != 0.0:
+            return (
+                f"NOT the same function: outputs differ by up to {self.max_difference:.3g} "
+                f"where the base's reach {self.output_scale:.3g} ({what})."
+            )
+        if self.promises:
+            return (
+                f"Not proven the same: outputs are equal on {what}, but {self.promises[0]}"
+                + (f", and {len(self.promises) - 1} more" if len(self.promises) > 1 else "")
+                + "."
+            )
+        proof = "no growth.json to check the weights by" if self.promises is None else "every base weight in place"
+        return f"The same function: every output is equal to the last bit ({what}; {proof})."
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyReport:
+    """All compared components."""
+
+    components: tuple[ComponentVerdict, ...]
+
+    @property
+    def is_identical(self) -> bool:
+        return all(verdict.is_identical for verdict in self.components)
+
+    @property
+    def max_difference(self) -> float:
+        return max(verdict.max_difference for verdict in self.components)
+
+    @property
+    def sentence(self) -> str:
+        worst = [verdict for verdict in self.components if not verdict.is_identical]
+        return (worst or list(self.components))[0].sentence
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "identical": self.is_identical,
+            "max_difference": self.max_difference,
+            "components": [
+                {
+                    "name": verdict.name,
+                    "class": verdict.class_name,
+                    "dtype": verdict.dtype,
+                    "draws": verdict.draws,
+                    "identical": verdict.is_identical,
+                    "max_difference": verdict.max_difference,
+                    "output_scale": verdict.output_scale,
+                    "broken_promises": None if verdict.promises is None else list(verdict.promises),
+                    "sentence": verdict.sentence,
+                }
+                for verdict in self.components
+            ],
+        }
+
+
+def verify(
+    grown: str | Path,
+    base: str | Path,
+    *,
+    draws: int = 3,
+    seed: int = 0,
+    dtype: str = "auto",
+    device: str = "cpu",
+    report: Callable[[str], None] | None = None,
+) -> VerifyReport:
+    """Compare every component that both hold and that can grow. One model is in memory at a time.
+
+    Args:
+        grown: Folder, file or Hub id.
+        base: What it was grown from, likewise.
+        draws: Random inputs to try.
+        seed: Of the first draw.
+        dtype: "float32", "bfloat16" or "float16"; "auto" is float32, which shows the smallest fault, or
+            the stored dtype where the model would not fit into memory.
+        device: Where to run, as torch has it.
+        report: Told what is going on, a line each.
+
+    Raises:
+        GrowError: One of them can't be opened or built, or they have nothing in common.
+    """
+    if draws < 1:
+        raise VerifyError(f"draws is {draws}; at least one input is needed")
+    if dtype != "auto" and dtype not in DTYPES:
+        raise VerifyError(f"unknown dtype {dtype!r}; choose from auto, {', '.join(DTYPES)}")
+    pairs = _pairs(open_source(str(grown)), open_source(str(base)))
+    verdicts = []
+    for name, new, old in pairs:
+        kind = DTYPES[dtype] if dtype != "auto" else _auto_dtype(new, device)
+        tell = report or (lambda _: None)
+        tell(f"{name or new.class_name}: running the base")
+        expected = _run(old, draws, seed, kind, device)
+        tell(f"{name or new.class_name}: running the grown model")
+        found = _run(new, draws, seed, kind, device)
+        tell(f"{name or new.class_name}: comparing the weights with the record")
+        verdicts.append(_verdict(name, new, old, expected, found, kind))
+    return VerifyReport(components=tuple(verdicts))
+
+
+def _pairs(grown: Source, base: Source) -> list[tuple[str, Checkpoint, Checkpoint]]:
+    """Components by the same name; where one side is a single component, by the same class."""
+    pairs = []
+    for new in grown.components:
+        for old in base.components:
+            same = new.name == old.name or "" in (new.name, old.name)
+            if same and new.class_name == old.class_name and new.class_name in anatomies():
+                if new.checkpoint is not None and old.checkpoint is not None:
+                    pairs.append((new.name or old.name, new.checkpoint, old.checkpoint))
+                    break
+    if not pairs:
+        classes = [", ".join(c.class_name for c in side.components) for side in (grown, base)]
+        raise VerifyError(
+            f"nothing to compare: {grown.name} holds {classes[0] or 'nothing'}, {base.name} holds "
+            f"{classes[1] or 'nothing'}; both need a component of the same class, one of {', '.join(anatomies())}"
+        )
+    return pairs
+
+
+def _run(checkpoint: Checkpoint, draws: int, seed: int, dtype: torch.dtype, device: str) -> list[torch.Tensor]:
+    model = load_model(checkpoint, dtype=dtype, device=device)
+    outputs = []
+    for draw in range(draws):
+        inputs = random_inputs(
+            str(checkpoint.class_name), model.config, seed=seed + draw, device=torch.device(device), dtype=dtype
+        )
+        with torch.no_grad():
+            outputs.append(model(**inputs, return_dict=False)[0].float().cpu())
+    return outputs
+
+
+def _verdict(
+    name: str,
+    grown: Checkpoint,
+    base: Checkpoint,
+    expected: list[torch.Tensor],
+    found: list[torch.Tensor],
+    dtype: torch.dtype,
+) -> ComponentVerdict:
+    for a, b in zip(expected, found, strict=True):
+        if a.shape != b.shape:
+            raise VerifyError(f"{name}: the base's output has shape {tuple(a.shape)}, the grown one's {tuple(b.shape)}")
+        if not a.isfinite().all():
+            raise VerifyError(f"{name}: the base's own output is not finite in {dtype}; try --dtype float32")
+    differences = [(a - b).abs().nan_to_num(nan=float("inf")).max().item() for a, b in zip(expected, found, strict=True)]
+    return ComponentVerdict(
+        name=name,
+        class_name=str(grown.class_name),
+        dtype=str(dtype).removeprefix("torch."),
+        draws=len(expected),
+        max_difference=max(differences),
+        output_scale=max(a.abs().max().item() for a in expected),
+        promises=_promises(grown, base),
+    )
+
+
+def _promises(grown: Checkpoint, base: Checkpoint) -> tuple[str, ...] | None:
+    try:
+        return broken_promises(grown, base)
+    except CheckpointError:
+        return None
+
+
+def _auto_dtype(checkpoint: Checkpoint, device: str) -> torch.dtype:
+    if device.startswith("cuda"):
+        memory = torch.cuda.mem_get_info(device)[0]
+    else:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if checkpoint.num_parameters * 4 < memory * 0.6:
+        return torch.float32
+    return {"BF16": torch.bfloat16, "F16": torch.float16}.get(next(iter(checkpoint.dtypes), ""), torch.bfloat16)

@@ -1,0 +1,118 @@
+"""verify says the truth: about exact growth, about planted faults, about what can't be compared."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from architectures import ARCHITECTURES
+from models import save
+from safetensors.torch import load_file, save_file
+
+from modelgrow.pipelines.verify import verify
+from modelgrow.surgery import CheckpointError, ExpandOptions, VerifyError, execute, open_source, plan_expand, prepare
+
+ROW = ARCHITECTURES[0]
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("verify")
+    base = save(folder / "base", ROW.class_name, ROW.tiny)
+    options = ExpandOptions(mode="insert", blocks=2)
+    job = prepare(open_source(str(base)), lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, options))
+    return base, execute(job, folder / "grown")
+
+
+def plant(grown: Path, target: Path, name: str, value: float) -> Path:
+    """A copy of `grown` with one element of one tensor moved by `value`."""
+    shutil.copytree(grown, target)
+    tensors = load_file(target / WEIGHTS)
+    tensors[name].view(-1)[0] += value
+    save_file(tensors, target / WEIGHTS, metadata={"format": "pt"})
+    return target
+
+
+def test_exact_growth(folders: tuple[Path, Path]) -> None:
+    base, grown = folders
+    report = verify(grown, base)
+    assert report.is_identical
+    assert report.max_difference == 0.0
+    assert "The same function" in report.sentence
+    assert report.components[0].output_scale > 0.1
+
+
+def test_single_file_with_its_config(folders: tuple[Path, Path]) -> None:
+    base, grown = folders
+    assert verify(grown / WEIGHTS, base / WEIGHTS).is_identical
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("blocks.2.ffn.net.2.weight", 1e-3),
+        ("blocks.2.attn1.to_out.0.bias", 1e-4),
+        ("blocks.3.attn2.to_q.weight", 1e-2),
+        ("proj_out.bias", 1e-5),
+    ],
+)
+def test_planted_fault_is_caught(folders: tuple[Path, Path], tmp_path: Path, name: str, value: float) -> None:
+    base, grown = folders
+    report = verify(plant(grown, tmp_path / "planted", name, value), base)
+    assert not report.is_identical
+    assert report.max_difference > 0.0
+    assert "NOT the same function" in report.sentence
+
+
+def test_fault_too_small_for_any_output_is_caught_by_the_record(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    base, grown = folders
+    report = verify(plant(grown, tmp_path / "planted", "blocks.2.ffn.net.2.bias", 1e-30), base)
+    assert report.max_difference == 0.0
+    assert not report.is_identical
+    assert "blocks.2.ffn.net.2.bias should be zero, and is not" in report.sentence
+
+
+def test_without_a_record_outputs_decide(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    base, grown = folders
+    shutil.copytree(grown, tmp_path / "bare")
+    (tmp_path / "bare" / "growth.json").unlink()
+    report = verify(tmp_path / "bare", base)
+    assert report.is_identical
+    assert "no growth.json" in report.sentence
+
+
+def test_other_weights_are_another_function(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    from models import build
+
+    _, grown = folders
+    build(ROW.class_name, ROW.tiny, seed=1).save_pretrained(tmp_path / "other")
+    assert not verify(grown, tmp_path / "other").is_identical
+
+
+def test_nothing_in_common(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    row = next(row for row in ARCHITECTURES if row.class_name.startswith("CogVideoX"))
+    other = save(tmp_path / "cog", row.class_name, row.tiny)
+    with pytest.raises(VerifyError, match="nothing to compare: grown holds WanTransformer3DModel"):
+        verify(folders[1], other)
+
+
+def test_wrong_config_is_named(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    base, grown = folders
+    shutil.copytree(grown, tmp_path / "wrong")
+    config = tmp_path / "wrong" / "config.json"
+    config.write_text(config.read_text().replace('"ffn_dim": 32', '"ffn_dim": 48'))
+    with pytest.raises(CheckpointError, match="can't be built from it"):
+        verify(tmp_path / "wrong", base)
+
+
+def test_growth_by_copies_is_not_the_same_function(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    base, _ = folders
+    options = ExpandOptions(mode="suffix", blocks=1, init="copy")
+    job = prepare(open_source(str(base)), lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, options))
+    report = verify(execute(job, tmp_path / "copied"), base, dtype="bfloat16", draws=1)
+    assert not report.is_identical
+    assert report.components[0].dtype == "bfloat16"
+    assert torch.isfinite(torch.tensor(report.max_difference))
