@@ -1,0 +1,88 @@
+"""Architectures are strict data, and a checkpoint must fit the one it names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from architectures import ARCHITECTURES
+
+from modelgrow.surgery import AnatomyError, CheckpointError, ExpandOptions, anatomies, open_checkpoint, plan_expand
+from modelgrow.surgery.anatomy import parse_anatomy
+
+GOOD = """
+class = "X"
+family = "X 1"
+text = "nowhere"
+[frames]
+unit = "frames"
+note = "none"
+[[stacks]]
+name = "blocks"
+count_key = "num_layers"
+zero = ["out"]
+"""
+
+
+def test_good_is_good() -> None:
+    anatomy = parse_anatomy(GOOD, where="x.toml")
+    assert anatomy.class_name == "X"
+    assert anatomy.stacks[0].zero == ("out",)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('text = "nowhere"', 'texts = "nowhere"', "unknown key 'texts'"),
+        ('text = "nowhere"', "", "'text' is missing"),
+        ('text = "nowhere"', "text = 3", "must be a string"),
+        ('zero = ["out"]', 'zero = ["out"]\nkeep = ["in"]', "unknown key 'keep'"),
+        ('zero = ["out"]', "zero = []", "must be a list of strings"),
+        ('unit = "frames"', 'unit = "frames"\nlimit = 3', "unknown key 'limit'"),
+        ("[[stacks]]", "[stacks]", "declare at least one"),
+        ('class = "X"', 'class = "X', "not valid TOML"),
+    ],
+)
+def test_mistakes_are_errors(old: str, new: str, message: str) -> None:
+    with pytest.raises(AnatomyError) as caught:
+        parse_anatomy(GOOD.replace(old, new), where="x.toml")
+    assert message in str(caught.value)
+    assert str(caught.value).startswith("x.toml")
+
+
+def test_every_architecture_is_tested() -> None:
+    assert {row.class_name for row in ARCHITECTURES} == set(anatomies())
+
+
+def test_unknown_stack_is_named() -> None:
+    with pytest.raises(AnatomyError, match="has no stack 'single'; it has: blocks"):
+        anatomies()["WanTransformer3DModel"].stack("single")
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        ({"num_layers": 4}, "num_layers = 4, the tensors hold blocks 0-2"),
+        ({"num_layers": 2}, "num_layers = 2, the tensors hold blocks 0-2"),
+        ({"num_layers": "3"}, "num_layers = '3', expected a number"),
+        ({"num_layers": True}, "num_layers = True, expected a number"),
+        ({"num_layers": None}, "num_layers = None"),
+    ],
+)
+def test_config_that_does_not_fit(make_ltx: Callable[..., Path], edit: dict[str, object], message: str) -> None:
+    folder = make_ltx()
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | edit))
+    checkpoint = open_checkpoint(folder)
+    with pytest.raises(CheckpointError) as caught:
+        plan_expand(checkpoint, anatomies()["LTXVideoTransformer3DModel"], ExpandOptions(mode="suffix"))
+    assert message in str(caught.value)
+
+
+def test_another_layout_is_recognised_as_such(make_ltx: Callable[..., Path]) -> None:
+    checkpoint = open_checkpoint(make_ltx())
+    wan = anatomies()["WanTransformer3DModel"]
+    with pytest.raises(CheckpointError, match="not in diffusers' layout"):
+        plan_expand(checkpoint, wan, ExpandOptions(mode="suffix"))
