@@ -45,7 +45,10 @@ app = typer.Typer(
 )
 
 CKPT = Annotated[
-    str, typer.Argument(metavar="CKPT", help="Pipeline or component folder, .safetensors file, or Hub id.", show_default=False)
+    str,
+    typer.Argument(
+        metavar="CKPT", help="Pipeline or component folder, .safetensors file, or Hub id.", show_default=False
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script to read.")]
 Config = Annotated[
@@ -58,15 +61,21 @@ Device = Annotated[str, typer.Option(help="Where to run: auto, cpu, cuda, cuda:1
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
-@app.callback()
-def _root(
-    show_version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
-) -> None:
-    if show_version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         from importlib.metadata import version
 
         print(version("modelgrow"))
         raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """The help text is in `app`."""
 
 
 @app.command(epilog="Example:  [bold]grow inspect Wan-AI/Wan2.1-T2V-1.3B-Diffusers[/bold]")
@@ -119,7 +128,9 @@ def expand(
     ] = None,
     component: Annotated[
         list[str] | None,
-        typer.Option(help="Which component of a pipeline; may be repeated. Default: all that can grow.", show_default=False),
+        typer.Option(
+            help="Which component of a pipeline; may be repeated. Default: all that can grow.", show_default=False
+        ),
     ] = None,
     init: Annotated[
         Literal["zero", "copy"],
@@ -141,7 +152,9 @@ def expand(
 
     options = ExpandOptions(mode=mode, blocks=blocks, group=group, stack=stack, init=init)
     source = open_source(ckpt, config=config, variant=variant, revision=revision)
-    job = prepare(source, lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, options), components=component or ())
+    job = prepare(
+        source, lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, options), components=component or ()
+    )
     target = output or default_output(job)
     if dry_run:
         _show_plan(job, target, as_json=as_json)
@@ -180,7 +193,9 @@ def verify(
     else:
         for verdict in report.components:
             style = "green" if verdict.is_identical else "bold red"
-            _console().print(f"{verdict.name + ': ' if verdict.name else ''}{verdict.sentence}", style=style, markup=False)
+            _console().print(
+                f"{verdict.name + ': ' if verdict.name else ''}{verdict.sentence}", style=style, markup=False
+            )
             for promise in (verdict.promises or ())[1:10]:
                 _console().print(f"  {promise}", markup=False)
     if not report.is_identical:
@@ -216,7 +231,10 @@ def generate(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help=".mp4, .gif or .png (contact sheet). Default: named after the prompt.", show_default=False
+            "--output",
+            "-o",
+            help=".mp4, .gif or .png (contact sheet). Default: named after the prompt.",
+            show_default=False,
         ),
     ] = None,
     device: Device = "auto",
@@ -269,8 +287,12 @@ def generate(
 
 @app.command(epilog="Example:  [bold]grow demo -o grow-demo[/bold]")
 def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for clips and the grown pipeline.")] = Path("grow-demo"),
-    prompt: Annotated[str, typer.Option(help="Shapes, colors and motions that the tiny model knows.")] = "a red circle moves right",
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for clips and the grown pipeline.")] = Path(
+        "grow-demo"
+    ),
+    prompt: Annotated[
+        str, typer.Option(help="Shapes, colors and motions that the tiny model knows.")
+    ] = "a red circle moves right",
     seed: Annotated[int, typer.Option(help="Seed of both clips.")] = 0,
     overwrite: Overwrite = False,
 ) -> None:
@@ -379,7 +401,9 @@ def _show_plan(job: Job, output: Path, *, as_json: bool) -> None:
             table.add_row(tensor.name, tensor.dtype, shape, what, style="green" if tensor.is_new else "yellow")
         console.print(table, soft_wrap=True)
         console.print(f"and {kept} tensors as they are; green is new, yellow is renumbered", style="dim")
-    console.print(f"\nwould write {_size(job.num_bytes)} to {output}. [bold]Nothing was written.[/bold]", highlight=False)
+    console.print(
+        f"\nwould write {_size(job.num_bytes)} to {output}. [bold]Nothing was written.[/bold]", highlight=False
+    )
 
 
 def _show_outline(name: str, plan: Plan) -> None:
@@ -442,7 +466,7 @@ def _quiet_libraries() -> None:
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
-    diffusers_logging.disable_progress_bar()
+    diffusers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     diffusers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
 

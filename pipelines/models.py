@@ -11,12 +11,11 @@ from modelgrow.surgery import CheckpointError
 
 if TYPE_CHECKING:
     import torch
-    from diffusers import ModelMixin
 
     from modelgrow.surgery import Checkpoint
 
 
-def model_class(name: str) -> type[ModelMixin]:
+def model_class(name: str) -> Any:
     """The class that config.json names. Raises `CheckpointError` if diffusers has none of that name."""
     import diffusers
 

@@ -152,7 +152,9 @@ def _compare_file(path: Path, file: OutputFile, checkpoint: Checkpoint, report: 
         else:
             expected = (bytes(len(chunk)) for chunk in read_chunks(tensor))
         if any(found != wanted for found, wanted in zip(read_chunks(tensor), expected, strict=True)):
-            raise CheckpointError(f"{path}: {planned.name!r} does not read back as it was written; is the disk failing?")
+            raise CheckpointError(
+                f"{path}: {planned.name!r} does not read back as it was written; is the disk failing?"
+            )
         report(tensor.nbytes)
 
 

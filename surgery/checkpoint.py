@@ -185,7 +185,9 @@ def _check_link(path: Path, folder: Path) -> None:
     if target.is_relative_to(home):
         return
     blobs = target.parent
-    if blobs.name == "blobs" and (home.is_relative_to(blobs.parent / "snapshots") or blobs.parent.name[:8] == "models--"):
+    if blobs.name == "blobs" and (
+        home.is_relative_to(blobs.parent / "snapshots") or blobs.parent.name[:8] == "models--"
+    ):
         return
     raise CheckpointError(
         f"{path}: links out of its folder, to {target}. Only links inside the folder and into the Hub cache are "

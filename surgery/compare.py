@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from .checkpoint import Checkpoint
+    from .header import Tensor
     from .record import Step
 
 
@@ -42,14 +43,19 @@ def broken_promises(grown: Checkpoint, base: Checkpoint) -> tuple[str, ...]:
         elif place in changed:
             continue
         elif (other.dtype, other.shape) != (tensor.dtype, tensor.shape):
-            found.append(f"{place} is {other.dtype} {list(other.shape)}, the base has {tensor.dtype} {list(tensor.shape)}")
+            found.append(
+                f"{place} is {other.dtype} {list(other.shape)}, the base has {tensor.dtype} {list(tensor.shape)}"
+            )
         elif any(a != b for a, b in zip(read_chunks(other), read_chunks(tensor), strict=True)):
             found.append(f"{place} differs from {name} of the base")
-    for name in grown.record.zeroed:
-        if name not in carried and (tensor := grown.tensors.get(name)) is not None:
-            if any(chunk.count(0) != len(chunk) for chunk in read_chunks(tensor)):
-                found.append(f"{name} should be zero, and is not")
+    for name in (zeroed for zeroed in grown.record.zeroed if zeroed not in carried):
+        if name in grown.tensors and not _is_zero(grown.tensors[name]):
+            found.append(f"{name} should be zero, and is not")
     return tuple(found)
+
+
+def _is_zero(tensor: Tensor) -> bool:
+    return all(chunk.count(0) == len(chunk) for chunk in read_chunks(tensor))
 
 
 def rename(name: str, steps: tuple[Step, ...]) -> str:

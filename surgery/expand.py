@@ -142,9 +142,7 @@ def _carried(checkpoint: Checkpoint, found: BlockTensors, order: Order) -> list[
         for inner, name in block.items()
     }
     return [
-        PlannedTensor(
-            name=renamed.get(name, name), dtype=tensor.dtype, shape=tensor.shape, content=Copy(source=name)
-        )
+        PlannedTensor(name=renamed.get(name, name), dtype=tensor.dtype, shape=tensor.shape, content=Copy(source=name))
         for name, tensor in checkpoint.tensors.items()
     ]
 

@@ -122,7 +122,9 @@ class Plan:
             elif isinstance(tensor.content, Zeros) and tensor.dtype == "F8_E8M0":
                 raise PlanError(f"{tensor.name!r} should be zero, and its dtype F8_E8M0 can't hold a zero")
             elif isinstance(tensor.content, Values) and len(tensor.content.data) != tensor.nbytes:
-                raise PlanError(f"{tensor.name!r} takes {tensor.nbytes} bytes, its values have {len(tensor.content.data)}")
+                raise PlanError(
+                    f"{tensor.name!r} takes {tensor.nbytes} bytes, its values have {len(tensor.content.data)}"
+                )
         lost = [name for name in checkpoint.tensors if name not in self.renamed]
         if lost:
             raise PlanError(f"the plan would lose {lost[0]!r} ({len(lost)} tensors in all)")

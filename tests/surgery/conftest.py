@@ -16,7 +16,9 @@ Maker = Callable[..., Path]
 
 def write_file(path: Path, tensors: dict[str, tuple[str, tuple[int, ...], bytes]]) -> None:
     """A safetensors file: name -> (dtype, shape, data)."""
-    header = write_header({n: (d, s, len(data)) for n, (d, s, data) in tensors.items()}, {"format": "pt", "made": "by hand"})
+    header = write_header(
+        {n: (d, s, len(data)) for n, (d, s, data) in tensors.items()}, {"format": "pt", "made": "by hand"}
+    )
     path.write_bytes(header + b"".join(data for _, _, data in tensors.values()))
 
 

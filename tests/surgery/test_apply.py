@@ -171,7 +171,9 @@ class TestRefusals:
             execute(job_of(base), tmp_path / "link", overwrite=True)
 
     def test_no_room(self, make_ltx: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("shutil.disk_usage", lambda _: os.statvfs_result((0,) * 10) and type("U", (), {"free": 10})())
+        monkeypatch.setattr(
+            "shutil.disk_usage", lambda _: os.statvfs_result((0,) * 10) and type("U", (), {"free": 10})()
+        )
         with pytest.raises(OutputError, match="GB free"):
             execute(job_of(make_ltx()), tmp_path / "deep" / "grown")
         assert [path.name for path in tmp_path.iterdir()] == ["base"]
@@ -196,7 +198,9 @@ class TestNothingHalfWritten:
             execute(job, tmp_path / "new" / "grown")
         self.assert_clean(tmp_path)
 
-    def test_bytes_that_do_not_read_back(self, make_ltx: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_bytes_that_do_not_read_back(
+        self, make_ltx: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         job, write_tensor = job_of(make_ltx()), apply_module._write_tensor
 
         def flip(tensor: Any, checkpoint: Any, target: int, position: int, readers: Any) -> None:

@@ -98,7 +98,9 @@ def test_plan_by_hand() -> None:
         for i in (1, 3)
         for name in ("attn1.to_out.0.weight", "attn1.to_out.0.bias", "ff.net.2.weight")
     }
-    assert set(plan.new_names) == {name for name in contents if name.startswith(("transformer_blocks.1.", "transformer_blocks.3."))}
+    assert set(plan.new_names) == {
+        name for name in contents if name.startswith(("transformer_blocks.1.", "transformer_blocks.3."))
+    }
     assert plan.config_edits == {"num_layers": 4}
     assert plan.index_map == {"transformer_blocks": (0, 2)}
     assert plan.copied_from == {"transformer_blocks": {1: 0, 3: 1}}

@@ -1,0 +1,163 @@
+"""The command line: what it prints, where it exits, and that a mistake leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from architectures import ARCHITECTURES
+from models import save
+
+from modelgrow import cli
+
+ROW = ARCHITECTURES[0]
+Grow = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def grow(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Grow:
+    """Runs `grow ...` in an empty folder: exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["grow", *words])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        out, err = capsys.readouterr()
+        code = caught.value.code
+        return code if isinstance(code, int) else 0, out, err
+
+    return run
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    return save(tmp_path / "base", ROW.class_name, ROW.tiny)
+
+
+def test_inspect_grow_verify(grow: Grow, base: Path) -> None:
+    code, out, _ = grow("inspect", "base")
+    assert code == 0
+    assert "blocks: 4 blocks of 6.68 k, counted by num_layers" in out
+    assert "at most 32 latent frames" in out
+
+    code, out, _ = grow("expand", "--mode", "suffix", "--blocks", "2", "base")
+    assert code == 0
+    assert "grow verify base-suffix2 --base base" in out
+
+    code, out, _ = grow("verify", "base-suffix2", "--base", "base")
+    assert code == 0
+    assert "The same function" in out
+
+    code, out, _ = grow("inspect", "base-suffix2", "--json")
+    report = json.loads(out)["components"][0]
+    assert report["stacks"][0]["depth"] == 6
+    assert report["history"] == [
+        "base base (WanTransformer3DModel)",
+        "expand mode=suffix blocks=2 stack=blocks init=zero",
+    ]
+
+
+def test_dry_run_prints_the_plan_that_runs(grow: Grow, base: Path, tmp_path: Path) -> None:
+    words = ("expand", "--mode", "insert", "--group", "2", "base")
+    code, out, _ = grow(*words, "--dry-run", "--json")
+    planned = json.loads(out)
+    assert code == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["base"]
+
+    code, out, _ = grow(*words, "--json")
+    done = json.loads(out)
+    assert done["output"] == planned["output"] == "base-insert2"
+    from modelgrow.surgery import open_checkpoint
+
+    written = open_checkpoint(tmp_path / "base-insert2")
+    assert {(t["name"], t["dtype"], tuple(t["shape"])) for t in planned["plans"][""]["tensors"]} == {
+        (name, tensor.dtype, tensor.shape) for name, tensor in written.tensors.items()
+    }
+    assert written.record is not None
+    assert set(written.record.new) == {t["name"] for t in planned["plans"][""]["tensors"] if t["new"]}
+
+
+def test_dry_run_for_people(grow: Grow, base: Path) -> None:
+    code, out, _ = grow("expand", "--mode", "prefix", "--blocks", "1", "base", "--dry-run")
+    assert code == 0
+    assert "Nothing was written" in out
+    assert "blocks: new blocks 0 (of 0)" in out
+
+
+def test_verify_fails_for_another_function(grow: Grow, base: Path) -> None:
+    assert grow("expand", "--mode", "suffix", "--init", "copy", "base", "-o", "copied")[0] == 0
+    code, out, _ = grow("verify", "copied", "--base", "base", "--json")
+    assert code == 1
+    assert json.loads(out)["identical"] is False
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (("inspect", "nowhere"), 1, "no such folder or file"),
+        (("expand", "--mode", "zigzag", "base"), 2, "insert"),
+        (("expand", "base"), 2, "--mode"),
+        (("expand", "--mode", "suffix"), 2, "CKPT"),
+        (("expand", "--mode", "suffix", "--blocks", "0", "base"), 2, "--blocks"),
+        (("expand", "--mode", "insert", "--blocks", "3", "base"), 1, "choose from 1, 2, 4, a multiple of 4"),
+        (("expand", "--mode", "insert", "--group", "3", "base"), 1, "choose from 1, 2, 4"),
+        (("expand", "--mode", "suffix", "--stack", "heads", "base"), 1, "has no stack 'heads'"),
+        (("expand", "--mode", "suffix", "--component", "unet", "base"), 1, "has no component 'unet'"),
+        (("expand", "--mode", "suffix", "base", "-o", "base"), 1, "never written to"),
+        (("expand", "--mode", "suffix", "base", "-o", "taken"), 1, "exists already"),
+        (("expand", "--mode", "suffix", "truncated"), 1, "cut short"),
+        (("expand", "--mode", "suffix", "lying"), 1, "num_layers = 9"),
+        (("expand", "--mode", "suffix", "stranger"), 1, "Known architectures"),
+        (("verify", "base", "--base", "nowhere"), 1, "no such folder"),
+        (("verify", "base"), 2, "--base"),
+        (("generate",), 2, "--prompt"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_mistakes(grow: Grow, base: Path, tmp_path: Path, words: tuple[str, ...], code: int, message: str) -> None:
+    (tmp_path / "taken").mkdir()
+    for name in ("truncated", "lying", "stranger"):
+        save(tmp_path / name, ROW.class_name, ROW.tiny)
+    weights = tmp_path / "truncated" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    for name, old, new in (("lying", '"num_layers": 4', '"num_layers": 9'), ("stranger", "WanT", "WonT")):
+        config = tmp_path / name / "config.json"
+        config.write_text(config.read_text().replace(old, new))
+    before = sorted(str(path) for path in tmp_path.rglob("*"))
+    found, out, err = grow(*words)
+    assert found == code
+    assert message in err
+    assert out == ""
+    assert len(err.splitlines()) < 24, "one screen"
+    assert "Traceback" not in err
+    assert sorted(str(path) for path in tmp_path.rglob("*")) == before
+
+
+def test_unknown_architecture_is_listed(grow: Grow, tmp_path: Path) -> None:
+    save(
+        tmp_path / "pixart",
+        "PixArtTransformer2DModel",
+        {
+            "num_layers": 2,
+            "num_attention_heads": 2,
+            "attention_head_dim": 8,
+            "sample_size": 8,
+            "cross_attention_dim": 16,
+            "caption_channels": 16,
+        },
+    )
+    code, out, _ = grow("inspect", "pixart")
+    assert code == 0
+    assert "transformer_blocks: 2 blocks" in out
+    assert "one TOML file must name its stacks" in out
+
+
+def test_version(grow: Grow) -> None:
+    code, out, _ = grow("--version")
+    assert code == 0
+    assert out.strip()[0].isdigit()

@@ -1,0 +1,36 @@
+"""Rectified flow, the objective of Wan, LTX-Video and every model that FlowMatchEulerDiscreteScheduler samples.
+
+A sample at noise level s in [0, 1] lies on the straight line from data x (s = 0) to noise e (s = 1), and
+the model predicts the line's direction (Liu et al., arXiv 2209.03003; levels as in Esser et al., arXiv
+2403.03206, section 3.1).
+"""
+
+from __future__ import annotations
+
+import torch
+
+NUM_TRAIN_TIMESTEPS = 1000
+"""The scheduler's: what a model is told is `sigma * NUM_TRAIN_TIMESTEPS`."""
+
+
+def sample_sigmas(
+    batch: int, *, mean: float = 0.0, std: float = 1.0, generator: torch.Generator | None = None
+) -> torch.Tensor:
+    """Noise levels from a logit-normal distribution; a higher `mean` trains more at high noise. Shape (B,), float32."""
+    return torch.sigmoid(torch.randn(batch, generator=generator) * std + mean)
+
+
+def noisy_sample(latents: torch.Tensor, noise: torch.Tensor, sigmas: torch.Tensor) -> torch.Tensor:
+    """(1 - s) x + s e. `latents`, `noise`: shape (B, ...); `sigmas`: shape (B,)."""
+    level = sigmas.view(-1, *([1] * (latents.ndim - 1)))
+    return (1 - level) * latents + level * noise
+
+
+def target(latents: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    """What the model predicts at every level: e - x."""
+    return noise - latents
+
+
+def timesteps(sigmas: torch.Tensor) -> torch.Tensor:
+    """What the model is told, in the scheduler's units. Shape (B,)."""
+    return sigmas * NUM_TRAIN_TIMESTEPS
