@@ -1,0 +1,235 @@
+"""From what a user names to a diffusers pipeline that is ready to run."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from modelgrow.surgery import GenerateError, GrowError, anatomies, open_checkpoint, open_source
+from modelgrow.surgery.source import PIPELINE_NAME
+
+from .foundation import foundation_path
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+OFFLOADS = ("model", "sequential")
+GENERATION_NAME = "generation.json"
+
+_ALIGNMENT = 64
+"""Bytes. What torch's own allocator gives; a mapped file gives whatever the header's length happens to be."""
+
+
+def load_pipeline(
+    model: str | Path | None,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    variant: str | None = None,
+    revision: str | None = None,
+    offload: str | None = None,
+) -> DiffusionPipeline:
+    """Load a pipeline for inference, safetensors only.
+
+    Equal weights give equal outputs to the bit, wherever they lie in their files: CPU kernels take another
+    path for a memory-mapped tensor that is unaligned, so none is left so.
+
+    Args:
+        model: A pipeline folder or a Hub id; None is the foundation that comes with modelgrow.
+        device: "cpu", "cuda:1" and so on as torch has it; "auto" is CUDA, else Apple's MPS, else the CPU.
+        dtype: Of every component: "float32", "bfloat16" or "float16"; "auto" is bfloat16 on CUDA, else float32.
+        variant: Weights variant, such as "fp16".
+        revision: Branch, tag or commit of a Hub id.
+        offload: "model" or "sequential": keep weights in main memory, and move whole components or single
+            layers to the device while they run.
+
+    Raises:
+        GenerateError: It is not there, is no pipeline, or can't be loaded.
+    """
+    if offload is not None and offload not in OFFLOADS:
+        raise GenerateError(f"unknown offload {offload!r}; choose from {', '.join(OFFLOADS)}")
+    place = resolve_device(device)
+    if offload is not None and place.type == "cpu":
+        raise GenerateError("offload keeps weights in main memory until the device needs them; here that is the CPU")
+    kind = resolve_dtype(dtype, place)
+    folder = locate(model, variant=variant, revision=revision)
+    pipeline = _read(folder, kind, variant)
+    _check_weights(pipeline, folder, variant)
+    _align(pipeline)
+    return _place(pipeline, place, offload)
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device that a name means here. Raises `GenerateError` if this machine does not have it."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch built without CUDA asserts
+        reason = str(error).strip().splitlines()[0]
+        raise GenerateError(f"device {name!r} can't be used here: {reason}. Choose another, or 'auto'") from error
+    return device
+
+
+def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The dtype that a name means on a device. Raises `GenerateError` if there is none of that name."""
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    if name not in DTYPES:
+        raise GenerateError(f"unknown dtype {name!r}; choose from auto, {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+def locate(model: str | Path | None, *, variant: str | None = None, revision: str | None = None) -> Path:
+    """The folder of a pipeline, downloaded into the Hub's cache if need be. Raises `GenerateError`."""
+    if model is None:
+        return foundation_path()
+    path = Path(model)
+    if (path / PIPELINE_NAME).is_file():
+        return path
+    if path.is_file():
+        raise GenerateError(f"{path}: a file; generating needs a whole pipeline, a folder with {PIPELINE_NAME}")
+    if path.is_dir():
+        raise GenerateError(f"{path}: {_what_is(path)}")
+    if str(model).count("/") != 1:
+        raise GenerateError(
+            f"{model}: no such folder, and not a Hub id (those look like Wan-AI/Wan2.1-T2V-1.3B-Diffusers)"
+        )
+    return _download(str(model), variant, revision)
+
+
+def _what_is(folder: Path) -> str:
+    if (folder / "config.json").is_file() and (folder.parent / PIPELINE_NAME).is_file():
+        return f"one component of a pipeline. Name the pipeline: {folder.parent}"
+    if (folder / "config.json").is_file():
+        return (
+            "one model, not a pipeline: there is no text encoder, VAE and scheduler to run it with. "
+            "Grow the whole pipeline's folder, or put this one in its place in a copy of the pipeline"
+        )
+    return f"not a pipeline: there is no {PIPELINE_NAME} in it"
+
+
+def _download(repo_id: str, variant: str | None, revision: str | None) -> Path:
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
+
+    try:
+        folder = DiffusionPipeline.download(repo_id, variant=variant, revision=revision, use_safetensors=True)
+    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+        raise GenerateError(
+            f"{repo_id}: not a folder here, and it can't be had from the Hub: {_first_line(error)} "
+            "(a private or gated model needs 'hf auth login')"
+        ) from error
+    with suppress(EntryNotFoundError, HfHubHTTPError, OSError):  # few have one; the pipeline's defaults do as well
+        hf_hub_download(repo_id, GENERATION_NAME, revision=revision)
+    return Path(folder)
+
+
+def _read(folder: Path, dtype: torch.dtype, variant: str | None) -> DiffusionPipeline:
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+    from safetensors import SafetensorError
+
+    try:
+        with _quiet():
+            return DiffusionPipeline.from_pretrained(
+                str(folder),
+                dtype=dtype,
+                variant=variant,
+                use_safetensors=True,
+                local_files_only=True,
+            )
+    except (SafetensorError, OSError, ValueError, RuntimeError, TypeError, AttributeError, ImportError) as error:
+        raise GenerateError(f"{folder}: the pipeline can't be loaded: {_explain(folder, variant, error)}") from error
+
+
+def _explain(folder: Path, variant: str | None, error: BaseException) -> str:
+    """Our own look at the headers names a damaged file and what is wrong with it; loaders often do not."""
+    try:
+        open_source(str(folder), variant=variant)
+    except GrowError as found:
+        return str(found)
+    return _first_line(error)
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__).strip()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No bars and no advice while components load, unless the user turned the libraries' logging up."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    if diffusers_logging.get_verbosity() <= logging.INFO:
+        yield
+        return
+    verbosity = diffusers_logging.get_verbosity()
+    libraries: tuple[Any, ...] = (diffusers_logging, transformers_logging)
+    barred = [library for library in libraries if library.is_progress_bar_enabled()]
+    try:
+        diffusers_logging.set_verbosity_error()
+        for library in barred:
+            library.disable_progress_bar()
+        yield
+    finally:
+        diffusers_logging.set_verbosity(verbosity)
+        for library in barred:
+            library.enable_progress_bar()
+
+
+def _check_weights(pipeline: DiffusionPipeline, folder: Path, variant: str | None) -> None:
+    """diffusers only warns where weights are missing or left over, and runs without them or fails much later."""
+    for name, component in pipeline.components.items():
+        if not isinstance(component, torch.nn.Module):
+            continue
+        expected = component.state_dict()
+        fault, keys = "is not in the weights", [key for key, tensor in expected.items() if tensor.is_meta]
+        if not keys and type(component).__name__ in anatomies():
+            found = open_checkpoint(folder / name, variant=_variant_of(folder / name, variant)).tensors
+            fault, keys = "is in the weights for nothing", [key for key in found if key not in expected]
+        if keys:
+            raise GenerateError(
+                f"{folder / name}: {keys[0]} {fault}, by what config.json says of {type(component).__name__} "
+                f"({len(keys)} such in all). Config and weights do not belong together"
+            )
+
+
+def _variant_of(folder: Path, variant: str | None) -> str | None:
+    """A pipeline rarely has every component in the variant; diffusers too falls back to the plain file."""
+    return variant if variant and any(folder.glob(f"*.{variant}*")) else None
+
+
+def _align(pipeline: DiffusionPipeline) -> None:
+    """Give memory of their own to tensors that lie unaligned in a mapped file."""
+    for component in pipeline.components.values():
+        if isinstance(component, torch.nn.Module):
+            for tensor in (*component.parameters(), *component.buffers()):
+                if tensor.device.type == "cpu" and tensor.data_ptr() % _ALIGNMENT:
+                    tensor.data = tensor.data.clone()
+
+
+def _place(pipeline: DiffusionPipeline, device: torch.device, offload: str | None) -> DiffusionPipeline:
+    try:
+        if offload == "model":
+            pipeline.enable_model_cpu_offload(device=device)
+        elif offload == "sequential":
+            pipeline.enable_sequential_cpu_offload(device=device)
+        else:
+            pipeline.to(device)
+    except torch.OutOfMemoryError as error:
+        raise GenerateError(
+            f"{type(pipeline).__name__} does not fit into the memory of {device}; try --offload model, then sequential"
+        ) from error
+    except (RuntimeError, ValueError) as error:
+        raise GenerateError(f"{type(pipeline).__name__} can't be moved to {device}: {_first_line(error)}") from error
+    return pipeline
