@@ -116,7 +116,7 @@ def expand(
             min=1,
             metavar="P",
             show_default=False,
-            help="How many new blocks. Default: insert doubles the depth, as the paper does; prefix and suffix add a quarter.",
+            help="How many new blocks. Default: insert doubles the depth; prefix and suffix add a quarter.",
         ),
     ] = None,
     group: Annotated[
@@ -168,7 +168,7 @@ def expand(
 
 @app.command(
     epilog=(
-        "Example:  [bold]grow verify ./Wan2.1-T2V-1.3B-Diffusers-suffix8 --base Wan-AI/Wan2.1-T2V-1.3B-Diffusers[/bold]\n\n"
+        "Example:  [bold]grow verify ./Wan2.1-T2V-1.3B-suffix8 --base Wan-AI/Wan2.1-T2V-1.3B-Diffusers[/bold]\n\n"
         "Exit code 0 only if every output is exactly equal."
     )
 )
@@ -216,7 +216,7 @@ def generate(
         str | None,
         typer.Option(
             metavar="DIR|HUB_ID",
-            help="Any diffusers text-to-video pipeline. Default: the tiny model of moving shapes that comes with modelgrow.",
+            help="Any diffusers text-to-video pipeline. Default: the tiny model of moving shapes that comes along.",
             show_default=False,
         ),
     ] = None,

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from modelgrow.surgery import Checkpoint
 
+ALIGNMENT = 64
+"""Bytes. What torch's own allocator gives; a mapped file gives whatever the header's length happens to be."""
+
 
 def model_class(name: str) -> Any:
     """The class that config.json names. Raises `CheckpointError` if diffusers has none of that name."""
@@ -22,16 +25,14 @@ def model_class(name: str) -> Any:
     found = getattr(diffusers, name, None)
     if not isinstance(found, type):
         raise CheckpointError(
-            f"diffusers {diffusers.__version__} has no class {name!r}; config.json's _class_name is wrong, or needs a newer diffusers"
+            f"diffusers {diffusers.__version__} has no class {name!r}; config.json's _class_name is wrong, "
+            "or needs a newer diffusers"
         )
     return found
 
 
 def load_model(checkpoint: Checkpoint, *, dtype: torch.dtype, device: str = "cpu") -> Any:
     """Build a model for inference from the weights on disk.
-
-    Weights are read, not memory-mapped: mapped tensors lie unaligned, CPU kernels then take another
-    path, and two equal models differ in the last bit.
 
     Raises:
         CheckpointError: The weights are not the ones the class expects.
@@ -41,7 +42,7 @@ def load_model(checkpoint: Checkpoint, *, dtype: torch.dtype, device: str = "cpu
         folder = checkpoint.path if checkpoint.path.is_dir() else _as_folder(checkpoint, stack)
         try:
             model, info = cls.from_pretrained(
-                folder, torch_dtype=dtype, disable_mmap=True, output_loading_info=True, local_files_only=True
+                folder, torch_dtype=dtype, output_loading_info=True, local_files_only=True
             )
         except (ValueError, OSError, RuntimeError, TypeError) as error:
             raise CheckpointError(f"{checkpoint.path}: {cls.__name__} can't be built from it: {error}") from error
@@ -51,7 +52,18 @@ def load_model(checkpoint: Checkpoint, *, dtype: torch.dtype, device: str = "cpu
                 f"{checkpoint.path}: {len(info[kind])} {kind.replace('_', ' ')} for {cls.__name__}, "
                 f"such as {sorted(map(str, info[kind]))[0]}; config.json and weights do not belong together"
             )
+    align(model)
     return model.eval().to(device)
+
+
+def align(model: torch.nn.Module) -> None:
+    """Give memory of their own to tensors that lie unaligned in a mapped file.
+
+    CPU kernels take another path for those, and two equal models would differ in the last bit.
+    """
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.device.type == "cpu" and tensor.data_ptr() % ALIGNMENT:
+            tensor.data = tensor.data.clone()
 
 
 def _as_folder(checkpoint: Checkpoint, stack: ExitStack) -> Path:

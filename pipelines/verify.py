@@ -138,7 +138,7 @@ def verify(
         tell(f"{name or new.class_name}: running the grown model")
         found = _run(new, draws, seed, kind, device)
         tell(f"{name or new.class_name}: comparing the weights with the record")
-        verdicts.append(_verdict(name, new, old, expected, found, kind))
+        verdicts.append(_verdict((name, new, old), expected, found, kind))
     return VerifyReport(components=tuple(verdicts))
 
 
@@ -148,10 +148,10 @@ def _pairs(grown: Source, base: Source) -> list[tuple[str, Checkpoint, Checkpoin
     for new in grown.components:
         for old in base.components:
             same = new.name == old.name or "" in (new.name, old.name)
-            if same and new.class_name == old.class_name and new.class_name in anatomies():
-                if new.checkpoint is not None and old.checkpoint is not None:
-                    pairs.append((new.name or old.name, new.checkpoint, old.checkpoint))
-                    break
+            known = new.class_name == old.class_name and new.class_name in anatomies()
+            if same and known and new.checkpoint and old.checkpoint:
+                pairs.append((new.name or old.name, new.checkpoint, old.checkpoint))
+                break
     if not pairs:
         classes = [", ".join(c.class_name for c in side.components) for side in (grown, base)]
         raise VerifyError(
@@ -174,19 +174,20 @@ def _run(checkpoint: Checkpoint, draws: int, seed: int, dtype: torch.dtype, devi
 
 
 def _verdict(
-    name: str,
-    grown: Checkpoint,
-    base: Checkpoint,
+    pair: tuple[str, Checkpoint, Checkpoint],
     expected: list[torch.Tensor],
     found: list[torch.Tensor],
     dtype: torch.dtype,
 ) -> ComponentVerdict:
+    name, grown, base = pair
     for a, b in zip(expected, found, strict=True):
         if a.shape != b.shape:
             raise VerifyError(f"{name}: the base's output has shape {tuple(a.shape)}, the grown one's {tuple(b.shape)}")
         if not a.isfinite().all():
             raise VerifyError(f"{name}: the base's own output is not finite in {dtype}; try --dtype float32")
-    differences = [(a - b).abs().nan_to_num(nan=float("inf")).max().item() for a, b in zip(expected, found, strict=True)]
+    differences = [
+        (a - b).abs().nan_to_num(nan=float("inf")).max().item() for a, b in zip(expected, found, strict=True)
+    ]
     return ComponentVerdict(
         name=name,
         class_name=str(grown.class_name),

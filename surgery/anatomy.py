@@ -152,7 +152,8 @@ def measure(checkpoint: Checkpoint, stack: Stack) -> BlockTensors:
         raise CheckpointError(f"{where}: config.json has {stack.count_key} = {count!r}, expected a number of blocks")
     if not blocks:
         raise CheckpointError(
-            f"{where}: no tensor is called {stack.name}.0.*; the file is not in diffusers' layout for {checkpoint.class_name}"
+            f"{where}: no tensor is called {stack.name}.0.*; the file is not in diffusers' layout for "
+            f"{checkpoint.class_name}"
         )
     if sorted(blocks) != list(range(count)):
         raise CheckpointError(

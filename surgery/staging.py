@@ -68,7 +68,8 @@ def _check_room(output: Path, num_bytes: int) -> None:
     free = shutil.disk_usage(output.parent).free
     if free < num_bytes:
         raise OutputError(
-            f"{output}: needs {num_bytes / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB free. Choose another disk with -o"
+            f"{output}: needs {num_bytes / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB free. "
+            "Choose another disk with -o"
         )
 
 

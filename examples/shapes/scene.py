@@ -107,16 +107,16 @@ def sample_scene(
     count = int(rng.choice(np.atleast_1d(np.asarray(num_objects))))
     colors = [str(c) for c in rng.choice(list(COLORS), size=count, replace=False)]
     background = str(rng.choice(list(BACKGROUNDS)))
-    best, least = None, float("inf")
+    extent = Scene(objects=(), background=background, aspect=aspect).extent
+    best: tuple[Object, ...] = ()
+    least = num_frames * count**2
     for _ in range(_TRIES):
-        extent = Scene(objects=(), background=background, aspect=aspect).extent
         objects = tuple(_sample_object(rng, color, num_frames, extent) for color in colors)
         overlap = _overlapping_frames(objects, num_frames, extent)
         if overlap < least:
             best, least = objects, overlap
         if least == 0:
             break
-    assert best is not None
     return Scene(objects=best, background=background, aspect=aspect)
 
 

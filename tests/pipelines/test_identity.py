@@ -60,9 +60,7 @@ def test_only_zeroed_tensors_matter_and_each_of_them_does(tmp_path: Path) -> Non
         checkpoint = open_checkpoint(folder)
         assert checkpoint.record is not None
         model = load_model(checkpoint, dtype=torch.float32)
-        inputs = random_inputs(
-            row.class_name, model.config, seed=1, device=torch.device("cpu"), dtype=torch.float32
-        )
+        inputs = random_inputs(row.class_name, model.config, seed=1, device=torch.device("cpu"), dtype=torch.float32)
         state = model.state_dict()
         for name in checkpoint.record.zeroed:
             state[name].fill_(0.1)

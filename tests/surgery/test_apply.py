@@ -194,7 +194,7 @@ class TestNothingHalfWritten:
 
         real = os.copy_file_range
         monkeypatch.setattr(os, "copy_file_range", full)
-        with pytest.raises(OutputError, match="the disk is full. Nothing was left"):
+        with pytest.raises(OutputError, match="the disk is full"):
             execute(job, tmp_path / "new" / "grown")
         self.assert_clean(tmp_path)
 
@@ -233,7 +233,9 @@ class TestNothingHalfWritten:
             "job = prepare(open_source(sys.argv[1]), lambda c, a: plan_expand(c, a, ExpandOptions(mode='insert')))\n"
             f"execute(job, Path(sys.argv[2]), progress=lambda count: os.kill(os.getpid(), {int(number)}))\n"
         )
-        done = subprocess.run([sys.executable, "-c", code, str(base), str(tmp_path / "grown")], capture_output=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(base), str(tmp_path / "grown")], capture_output=True, check=False
+        )
         assert done.returncode != 0
         assert not (tmp_path / "grown").exists()
         left = [path.name for path in tmp_path.iterdir() if path.name != "base"]
