@@ -14,6 +14,7 @@ if not __name__.startswith("modelgrow."):
 
 from .captions import detailed_caption, short_caption
 from .clips import Clip, make_clip
+from .reader import Reading, Score, SeenObject, read_clip, score
 from .render import render
 from .scene import BACKGROUNDS, COLORS, MOTIONS, SHAPES, SIZES, Object, Scene, sample_scene
 
@@ -25,10 +26,15 @@ __all__ = [
     "SIZES",
     "Clip",
     "Object",
+    "Reading",
     "Scene",
+    "Score",
+    "SeenObject",
     "detailed_caption",
     "make_clip",
+    "read_clip",
     "render",
     "sample_scene",
+    "score",
     "short_caption",
 ]
