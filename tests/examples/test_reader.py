@@ -68,7 +68,8 @@ def flickering(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def damage(frames: np.ndarray, how: Callable[[np.ndarray, np.random.Generator], np.ndarray], index: int) -> np.ndarray:
     changed = how(frames.astype(np.float32), np.random.default_rng(index))
-    return np.clip(np.rint(changed), 0, 255).astype(np.uint8)
+    rounded: np.ndarray = np.clip(np.rint(changed), 0, 255).astype(np.uint8)
+    return rounded
 
 
 @pytest.mark.parametrize(
