@@ -1,0 +1,71 @@
+"""A whole text-to-video pipeline in miniature: stock classes, every weight random, a few hundred kilobytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, WanPipeline
+from models import build
+from transformers import T5Tokenizer, UMT5Config, UMT5EncoderModel
+
+VAE = {
+    "base_dim": 8,
+    "dim_mult": [1, 2],
+    "temperal_downsample": [True],
+    "num_res_blocks": 1,
+    "z_dim": 4,
+    "patch_size": 4,
+    "in_channels": 48,
+    "out_channels": 48,
+    "scale_factor_temporal": 2,
+    "scale_factor_spatial": 8,
+    "latents_mean": [0.1, -0.1, 0.0, 0.2],
+    "latents_std": [1.0, 0.9, 1.1, 1.2],
+}
+TRANSFORMER = {
+    "num_layers": 2,
+    "num_attention_heads": 2,
+    "attention_head_dim": 12,
+    "in_channels": 4,
+    "out_channels": 4,
+    "text_dim": 16,
+    "freq_dim": 16,
+    "ffn_dim": 32,
+    "cross_attn_norm": True,
+    "qk_norm": "rms_norm_across_heads",
+    "rope_max_seq_len": 64,
+}
+TEXT = UMT5Config(
+    vocab_size=64, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, is_encoder_decoder=False, use_cache=False
+)
+
+
+def text_encoder() -> Any:
+    model: Any = UMT5EncoderModel(TEXT)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for tensor in model.parameters():
+            tensor.copy_(torch.randn(tensor.shape, generator=generator) * 0.5)
+    return model.eval()
+
+
+def tokenizer() -> T5Tokenizer:
+    words = ["a", "red", "blue", "circle", "square", "moves", "right", "left"]
+    vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("\u2581", -2.0)]
+    vocabulary += [("\u2581" + word, -1.0) for word in words]
+    return T5Tokenizer(vocab=vocabulary, extra_ids=0, model_max_length=32)
+
+
+def save_tiny_wan(folder: Path) -> Path:
+    """Write a WanPipeline. It makes 2k + 1 frames of sizes that 16 divides."""
+    pipeline: Any = WanPipeline(
+        tokenizer=tokenizer(),
+        text_encoder=text_encoder(),
+        vae=build("AutoencoderKLWan", VAE, seed=1),
+        transformer=build("WanTransformer3DModel", TRANSFORMER),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+    )
+    pipeline.save_pretrained(folder)
+    return folder
