@@ -71,7 +71,8 @@ class Generated:
     """Shape `(T, H, W, 3)`, uint8."""
     fps: int
     settings: Mapping[str, Any]
-    """Ready for JSON. `frames_sha256` is of the frames as float32 in [0, 1], before they were rounded to uint8."""
+    """Ready for JSON. `model` and `revision` are as `load_pipeline` takes them, so None is the foundation;
+    `frames_sha256` is of the frames as float32 in [0, 1], before they were rounded to uint8."""
 
 
 def generate(pipeline: DiffusionPipeline, options: GenerateOptions, *, progress: Progress | None = None) -> Generated:
@@ -234,8 +235,10 @@ def _describe(
     given = {name: value for name, value in arguments.items() if name not in _SET_HERE}
     made = {"num_frames": count, "height": height, "width": width}
     scheduler = getattr(pipeline, "scheduler", None)
+    model, revision = _origin(pipeline)
     return {
-        "model": _model_name(pipeline),
+        "model": model,
+        "revision": revision,
         "pipeline": type(pipeline).__name__,
         "prompt": options.prompt,
         "negative_prompt": given.get("negative_prompt"),
@@ -264,18 +267,15 @@ def _notes(arguments: Mapping[str, Any], made: Mapping[str, int]) -> list[str]:
     ]
 
 
-def _model_name(pipeline: DiffusionPipeline) -> str | None:
-    """As the user named it: a Hub id with its commit where the folder lies in the Hub's cache."""
-    name = pipeline.name_or_path
-    if name is None:
-        return None
-    path = Path(name)
+def _origin(pipeline: DiffusionPipeline) -> tuple[str | None, str | None]:
+    """Model and revision: the Hub id and its commit where the folder lies in the Hub's cache, else the folder."""
+    if pipeline.name_or_path is None:
+        return "(built in memory)", None
+    path = Path(pipeline.name_or_path)
     repo = path.parent.parent.name
     if path.parent.name == "snapshots" and repo.startswith("models--"):
-        return f"{repo.removeprefix('models--').replace('--', '/', 1)}@{path.name}"
-    if is_foundation(path):
-        return "the foundation that comes with modelgrow"
-    return str(name)
+        return repo.removeprefix("models--").replace("--", "/", 1), path.name
+    return (None if is_foundation(path) else str(path)), None
 
 
 def _dtype(pipeline: DiffusionPipeline) -> str:

@@ -14,6 +14,7 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.utils.outputs import BaseOutput
 from PIL import Image
 
+from modelgrow.pipelines import foundation
 from modelgrow.pipelines.generate import Generated, GenerateOptions, generate
 from modelgrow.pipelines.load import load_pipeline
 from modelgrow.surgery import (
@@ -80,6 +81,21 @@ def test_settings_make_the_clip_again(pipeline: Any, tiny_pipeline: Path) -> Non
     assert settings["model"] == str(tiny_pipeline)
     assert (settings["dtype"], settings["device"]) == ("float32", "cpu")
     assert settings["versions"]["torch"] == torch.__version__
+
+
+def test_origin_from_the_hub_and_from_nowhere(tiny_pipeline: Path, tmp_path: Path) -> None:
+    snapshot = tmp_path / "models--some--tiny-wan" / "snapshots" / "0123abcd"
+    shutil.copytree(tiny_pipeline, snapshot)
+    settings = make(load_pipeline(snapshot, device="cpu")).settings
+    assert (settings["model"], settings["revision"]) == ("some/tiny-wan", "0123abcd")
+    settings = generate(ByLength(), GenerateOptions(prompt=PROMPT)).settings
+    assert (settings["model"], settings["revision"]) == ("(built in memory)", None)
+
+
+def test_foundation_is_the_model_none(tiny_pipeline: Path, pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert make(pipeline).settings["model"] == str(tiny_pipeline)
+    monkeypatch.setattr(foundation, "_folder", lambda: tiny_pipeline)
+    assert make(load_pipeline(None, device="cpu")).settings["model"] is None
 
 
 def test_number_of_frames_that_can_not_be(pipeline: Any, clip: Generated) -> None:
