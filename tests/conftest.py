@@ -1,0 +1,54 @@
+"""What every test can count on: no network, few threads, and no trace of the user's own caches.
+
+Environment variables are set before torch and huggingface_hub are imported, because both read them once.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+# Tiny models run slower on many threads than on two, and a container's share of a large machine slower still.
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+if os.environ.setdefault("HF_HUB_OFFLINE", "1") == "1":
+    os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="modelgrow-hub-")
+
+
+def pytest_unconfigure() -> None:
+    if os.environ["HF_HUB_OFFLINE"] == "1":
+        import shutil
+
+        shutil.rmtree(os.environ["HF_HOME"])
+
+
+@pytest.fixture(autouse=True)
+def _no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that needs the internet says so with a mark; any other that tries to connect fails."""
+    if request.node.get_closest_marker("hub") or request.node.get_closest_marker("network"):
+        return
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: Any) -> None:
+        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            pytest.fail(f"{request.node.nodeid} connects to {address}; mark it hub or network")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture(autouse=True)
+def _torch_as_found() -> Iterator[None]:
+    """What a test sets for the whole process, such as the number of threads, ends with it."""
+    yield
+    if "torch" in sys.modules:
+        import torch
+
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+        torch.set_default_dtype(torch.float32)
+        torch.use_deterministic_algorithms(False)
