@@ -24,6 +24,8 @@ from typing import Any, Iterator
 ROOT = Path(__file__).resolve().parent.parent
 OLDEST = (3, 11)
 NEWEST_TRIED = 14
+CUT_SHORT = "modelgrow-incomplete"
+"""A file in the environment while something is being installed."""
 
 
 def main(argv: list[str]) -> None:
@@ -37,7 +39,8 @@ def main(argv: list[str]) -> None:
         stamp = folder / "modelgrow-ready.json"
         done = read_stamp(stamp)
         state = fingerprint()
-        if done.get("state") == state and extras <= set(done["extras"]):
+        is_current = done.get("state") == state and extras <= set(done["extras"])
+        if is_current and not is_broken(folder):
             return
         extras |= set(done.get("extras", ()))
         install(folder, sorted(extras))
@@ -93,16 +96,14 @@ def fingerprint() -> str:
 
 
 def install(folder: Path, extras: list[str]) -> None:
-    python = str(folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
-    cut_short = folder / "modelgrow-incomplete"
+    python = python_of(folder)
     version = ".".join(map(str, sys.version_info[:3]))
     print(f"setting up {folder} with Python {version} (once)", flush=True)
-    # Only an environment is ever cleared: VENV may name a folder that holds something else.
-    is_broken = (folder / "pyvenv.cfg").exists() and (cut_short.exists() or not succeeds([python, "-c", ""]))
-    if is_broken or not succeeds([python, "-m", "pip", "--version"]):
-        clear = ["--clear"] if is_broken else []
+    if is_broken(folder) or not succeeds([python, "-m", "pip", "--version"]):
+        # Only an environment is ever cleared: VENV may name a folder that holds something else.
+        clear = ["--clear"] if (folder / "pyvenv.cfg").exists() and is_broken(folder) else []
         step("virtual environment", [sys.executable, "-m", "venv", *clear, str(folder)])
-    cut_short.touch()
+    (folder / CUT_SHORT).touch()
     pip = [python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
     pip += ["--constraint", str(ROOT / "constraints.txt")]
     # torch by its exact pin, before anything that would accept another build of it; and setuptools, so that the
@@ -110,7 +111,16 @@ def install(folder: Path, extras: list[str]) -> None:
     step("torch", [*pip, "torch", "setuptools"])
     target = "[" + ",".join(extras) + "]" if extras else ""
     step("modelgrow" + target, [*pip, "--no-build-isolation", "--editable", str(ROOT) + target])
-    cut_short.unlink()
+    (folder / CUT_SHORT).unlink()
+
+
+def python_of(folder: Path) -> str:
+    return str(folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
+
+
+def is_broken(folder: Path) -> bool:
+    """An installation was cut short, or the Python that the environment links to is gone."""
+    return (folder / CUT_SHORT).exists() or not succeeds([python_of(folder), "-c", ""])
 
 
 def succeeds(command: list[str]) -> bool:
