@@ -4,10 +4,8 @@ Installs the clone in editable mode with the extras named, at the versions in co
 when that is already so. An attempt that was cut short is started over. pip's own settings apply (PIP_INDEX_URL,
 PIP_FIND_LINKS and the rest), so another build of torch is a matter of pointing pip at it.
 
-Kept to what Python 3.7 reads, so that an old python3 gets a sentence and not a SyntaxError.
+Kept to what Python 3.6 reads, so that an old python3 gets a sentence and not a SyntaxError.
 """
-
-from __future__ import annotations
 
 import contextlib
 import hashlib
@@ -19,7 +17,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Dict, Iterator, List
 
 ROOT = Path(__file__).resolve().parent.parent
 OLDEST = (3, 11)
@@ -28,7 +26,7 @@ CUT_SHORT = "modelgrow-incomplete"
 """A file in the environment while something is being installed."""
 
 
-def main(argv: list[str]) -> None:
+def main(argv: List[str]) -> None:
     if len(argv) < 2:
         sys.exit("usage: python3 .ci/environment.py FOLDER [EXTRA ...]")
     if sys.version_info < OLDEST:
@@ -47,7 +45,7 @@ def main(argv: list[str]) -> None:
         stamp.write_text(json.dumps({"state": state, "extras": sorted(extras)}))
 
 
-def hand_over(argv: list[str]) -> None:
+def hand_over(argv: List[str]) -> None:
     """Run again under a newer Python from PATH, or say what is missing."""
     for minor in range(NEWEST_TRIED, OLDEST[1] - 1, -1):
         other = shutil.which(f"python3.{minor}")
@@ -79,7 +77,7 @@ def one_at_a_time() -> Iterator[None]:
         yield
 
 
-def read_stamp(stamp: Path) -> dict[str, Any]:
+def read_stamp(stamp: Path) -> Dict[str, Any]:
     try:
         content = json.loads(stamp.read_text())
     except (OSError, ValueError):
@@ -95,7 +93,7 @@ def fingerprint() -> str:
     return digest.hexdigest()
 
 
-def install(folder: Path, extras: list[str]) -> None:
+def install(folder: Path, extras: List[str]) -> None:
     python = python_of(folder)
     version = ".".join(map(str, sys.version_info[:3]))
     print(f"setting up {folder} with Python {version} (once)", flush=True)
@@ -123,14 +121,14 @@ def is_broken(folder: Path) -> bool:
     return (folder / CUT_SHORT).exists() or not succeeds([python_of(folder), "-c", ""])
 
 
-def succeeds(command: list[str]) -> bool:
+def succeeds(command: List[str]) -> bool:
     try:
         return subprocess.call(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) == 0
     except OSError:
         return False
 
 
-def step(name: str, command: list[str]) -> None:
+def step(name: str, command: List[str]) -> None:
     """Run a command and show its large downloads and its time; the end of its output only if it fails."""
     start = time.monotonic()
     print(f"  {name} ...", flush=True)
@@ -148,4 +146,7 @@ def step(name: str, command: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv)
+    try:
+        main(sys.argv)
+    except KeyboardInterrupt:
+        sys.exit("interrupted; the next make starts over")
