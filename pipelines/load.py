@@ -13,6 +13,7 @@ from modelgrow.surgery import GenerateError, GrowError, anatomies, open_checkpoi
 from modelgrow.surgery.source import PIPELINE_NAME
 
 from .foundation import foundation_path
+from .models import align
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 OFFLOADS = ("model", "sequential")
 GENERATION_NAME = "generation.json"
-
-_ALIGNMENT = 64
-"""Bytes. What torch's own allocator gives; a mapped file gives whatever the header's length happens to be."""
 
 
 def load_pipeline(
@@ -62,7 +60,9 @@ def load_pipeline(
     folder = locate(model, variant=variant, revision=revision)
     pipeline = _read(folder, kind, variant)
     _check_weights(pipeline, folder, variant)
-    _align(pipeline)
+    for component in pipeline.components.values():
+        if isinstance(component, torch.nn.Module):
+            align(component)
     return _place(pipeline, place, offload)
 
 
@@ -207,15 +207,6 @@ def _check_weights(pipeline: DiffusionPipeline, folder: Path, variant: str | Non
 def _variant_of(folder: Path, variant: str | None) -> str | None:
     """A pipeline rarely has every component in the variant; diffusers too falls back to the plain file."""
     return variant if variant and any(folder.glob(f"*.{variant}*")) else None
-
-
-def _align(pipeline: DiffusionPipeline) -> None:
-    """Give memory of their own to tensors that lie unaligned in a mapped file."""
-    for component in pipeline.components.values():
-        if isinstance(component, torch.nn.Module):
-            for tensor in (*component.parameters(), *component.buffers()):
-                if tensor.device.type == "cpu" and tensor.data_ptr() % _ALIGNMENT:
-                    tensor.data = tensor.data.clone()
 
 
 def _place(pipeline: DiffusionPipeline, device: torch.device, offload: str | None) -> DiffusionPipeline:
