@@ -1,0 +1,255 @@
+"""Train the foundation's transformer and text encoder: rectified flow on cached latents and short captions.
+
+A noisy sample is `(1 - s) x + s e` with `s` in [0, 1], the timestep is `1000 s` and the target `e - x`:
+what FlowMatchEulerDiscreteScheduler integrates. One caption in eight is left out, for guidance.
+
+Every other batch holds only the beginnings of clips, three times as many of them: the VAE is causal, so
+these are the latents of shorter clips, and at the same price they show more shapes with their names.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import WanTransformer3DModel
+from diffusers.training_utils import EMAModel
+from torch import nn
+from transformers import UMT5Config, UMT5EncoderModel
+
+from .budget import Budget, learning_rate, open_log, pick_device, save_checkpoint, set_learning_rate
+from .conditioning import embed, pad_bias, random_lengths, tokenize, use_counted_pads
+from .latents import OBJECTS, encode, load_vae, read_shard
+from .settings import FRAMES, TEXT_ENCODER, TRAIN_SEED, TRANSFORMER, VALIDATION_SEED
+from .tokenizer import build_tokenizer
+
+NO_CAPTION_SHARE = 0.12
+SINGLE_SHARE = 0.7
+"""Clips of one object among those trained on: what a caption's words mean is learned from these."""
+SENTENCE_SHARE = 0.15
+"""Captions given as a sentence: with a capital and a full stop."""
+SIGMA_MEAN, SIGMA_SPREAD = 0.6, 1.1
+"""Of the normal distribution whose sigmoid is the noise level: colour, shape and way are decided at high noise."""
+MATRIX_RATE, OTHER_RATE = 0.01, 2e-3
+"""Peak learning rates of Muon, for the matrices inside blocks, and of AdamW, for everything else."""
+EMA_DECAY = 0.998
+SHORT_LATENTS, SHORT_BATCHES = 3, 3
+"""Frames of latents in a short clip; how many times as many of them a batch holds."""
+
+
+class Foundation(nn.Module):
+    """The two models that train together."""
+
+    def __init__(self, vocabulary: int) -> None:
+        super().__init__()
+        self.text_encoder = UMT5EncoderModel(UMT5Config(vocab_size=vocabulary, **TEXT_ENCODER))
+        self.transformer = WanTransformer3DModel(**TRANSFORMER)
+
+
+class LatentStore:
+    """All shards of a folder, in memory as float16. `refresh()` adds those written since."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.clips: dict[bool, list[tuple[torch.Tensor, str]]] = {True: [], False: []}
+        self.seen: set[Path] = set()
+        self.refresh()
+
+    def refresh(self) -> None:
+        for path in sorted(set(self.folder.glob("*.safetensors")) - self.seen):
+            latents, captions = read_shard(path)
+            for clip, caption in zip(latents, captions, strict=True):
+                self.clips[caption.count(" moves ") + caption.count(" stays ") == 1].append((clip, caption))
+            self.seen.add(path)
+
+    def sample(self, batch: int, generator: torch.Generator) -> tuple[torch.Tensor, list[str]]:
+        """Latents, `(B, 16, 9, 8, 8)` float32, with their captions."""
+        single = torch.rand(batch, generator=generator) < SINGLE_SHARE
+        pools = [self.clips[alone] for alone in single.tolist()]
+        picked = [pool[int(torch.randint(len(pool), (1,), generator=generator))] for pool in pools]
+        return torch.stack([clip for clip, _ in picked]).float(), [caption for _, caption in picked]
+
+
+def vary_captions(captions: Iterable[str], generator: torch.Generator) -> list[str]:
+    """Some captions left out, some as a sentence."""
+    varied = []
+    for caption in captions:
+        draw = float(torch.rand((), generator=generator))
+        if draw < NO_CAPTION_SHARE:
+            varied.append("")
+        elif draw < NO_CAPTION_SHARE + SENTENCE_SHARE:
+            varied.append(caption.capitalize() + ".")
+        else:
+            varied.append(caption)
+    return varied
+
+
+def make_optimizers(model: Foundation) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside blocks, AdamW for the rest. `initial_lr` holds the peak rates."""
+    matrices, others = [], []
+    for name, parameter in model.named_parameters():
+        in_block = ".blocks." in name or ".block." in name
+        is_matrix = parameter.ndim == 2 and "relative_attention_bias" not in name
+        (matrices if in_block and is_matrix else others).append(parameter)
+    return [
+        torch.optim.Muon(matrices, lr=MATRIX_RATE, momentum=0.95, weight_decay=0.01),
+        torch.optim.AdamW(others, lr=OTHER_RATE, betas=(0.9, 0.98), weight_decay=0.01),
+    ]
+
+
+class Trainer:
+    """Models, optimizers and random state of one run."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+        self.device = pick_device(args.device)
+        torch.manual_seed(TRAIN_SEED)
+        self.tokenizer = build_tokenizer()
+        self.model = Foundation(len(self.tokenizer)).to(self.device)
+        self.pads = use_counted_pads(self.model.transformer)
+        self.optimizers = make_optimizers(self.model)
+        self.peaks = [optimizer.param_groups[0]["lr"] for optimizer in self.optimizers]
+        self.ema = EMAModel(self.model.parameters(), decay=EMA_DECAY, use_ema_warmup=True, foreach=True)
+        self.ema.to(self.device)
+        self.generator = torch.Generator().manual_seed(TRAIN_SEED)
+        self.budget = Budget(minutes=args.minutes, steps=args.steps)
+        self.compiled = torch.compile(self.model.transformer, dynamic=False) if args.compile else self.model.transformer
+
+    def loss(
+        self,
+        transformer: nn.Module,
+        latents: torch.Tensor,
+        captions: list[str],
+        sigmas: torch.Tensor,
+        generator: torch.Generator,
+    ) -> torch.Tensor:
+        """Mean squared error of the predicted flow. `latents`: `(B, 16, T, h, w)`; `sigmas`: `(B,)`."""
+        ids, mask = tokenize(self.tokenizer, captions)
+        self.pads.bias = pad_bias(mask, random_lengths(len(latents), generator)).to(self.device)
+        noise = torch.randn(latents.shape, generator=generator).to(self.device)
+        latents, level = latents.to(self.device), sigmas.to(self.device)[:, None, None, None, None]
+        prediction = transformer(
+            hidden_states=(1 - level) * latents + level * noise,
+            timestep=sigmas.to(self.device) * 1000,
+            encoder_hidden_states=embed(self.model.text_encoder, ids.to(self.device), mask.to(self.device)),
+            return_dict=False,
+        )[0]
+        return (prediction - (noise - latents)).square().mean()
+
+    def step(self, store: LatentStore) -> float:
+        short = self.budget.step % 2 == 1
+        latents, captions = store.sample(self.args.batch_size * (SHORT_BATCHES if short else 1), self.generator)
+        latents = latents[:, :, :SHORT_LATENTS].contiguous() if short else latents
+        normal = torch.randn(len(latents), generator=self.generator)
+        sigmas = torch.sigmoid(normal * SIGMA_SPREAD + SIGMA_MEAN)
+        captions = vary_captions(captions, self.generator)
+        loss = self.loss(self.compiled, latents, captions, sigmas, self.generator)
+        for optimizer, peak in zip(self.optimizers, self.peaks, strict=True):
+            set_learning_rate(optimizer, learning_rate(peak, self.budget.progress()))
+            optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self.ema.step(self.model.parameters())
+        self.budget.step += 1
+        return loss.item()
+
+    @torch.no_grad()
+    def validate(self, latents: torch.Tensor, captions: list[str]) -> float:
+        """The loss of the averaged weights on held-out clips, always with the same noise."""
+        self.ema.store(self.model.parameters())
+        self.ema.copy_to(self.model.parameters())
+        generator = torch.Generator().manual_seed(VALIDATION_SEED)
+        sigmas = torch.linspace(0.05, 0.98, len(latents))
+        value = self.loss(self.model.transformer, latents, captions, sigmas, generator).item()
+        self.ema.restore(self.model.parameters())
+        return value
+
+    def save(self, path: Path) -> None:
+        state: dict[str, Any] = {
+            "model": self.model.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "generator": self.generator.get_state(),
+            **self.budget.state(),
+        }
+        save_checkpoint(path, state)
+
+    def start(self, path: Path) -> None:
+        """Begin anew from the averaged weights of an earlier run."""
+        self.ema.load_state_dict(torch.load(path, weights_only=True)["ema"])
+        self.ema.copy_to(self.model.parameters())
+        self.ema.optimization_step = 0
+
+    def resume(self, path: Path) -> None:
+        state = torch.load(path, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.ema.load_state_dict(state["ema"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.generator.set_state(state["generator"])
+        self.budget.step, self.budget.used_seconds = int(state["step"]), float(state["used_seconds"])
+
+
+@torch.no_grad()
+def held_out(args: argparse.Namespace, count: int = 128) -> tuple[torch.Tensor, list[str]]:
+    """Latents and captions of clips from the validation series."""
+    from .clips import ClipDataset, loader, to_unit
+
+    torch.manual_seed(VALIDATION_SEED)
+    vae = load_vae(args.out / "vae", pick_device(args.device))
+    clips = ClipDataset(seed=VALIDATION_SEED, count=count, num_objects=OBJECTS, num_frames=FRAMES)
+    batches = [(encode(vae, to_unit(pixels)), texts) for pixels, texts in loader(clips, 16)]
+    return torch.cat([latents for latents, _ in batches]), [text for _, texts in batches for text in texts]
+
+
+def train(args: argparse.Namespace) -> None:
+    log = open_log(args.out / "transformer.log")
+    validation = held_out(args)
+    store = LatentStore(args.out / "latents")
+    trainer = Trainer(args)
+    checkpoint = args.out / "transformer.pt"
+    if args.resume and checkpoint.exists():
+        trainer.resume(checkpoint)
+    elif args.start:
+        trainer.start(args.start)
+    parts = {name: sum(p.numel() for p in part.parameters()) for name, part in trainer.model.named_children()}
+    log.info("parameters %s on %s, %d shards", parts, trainer.device, len(store.seen))
+    running, budget = 0.0, trainer.budget
+    while budget.progress() < 1:
+        running += trainer.step(store)
+        if budget.step % 100 == 0:
+            log.info(
+                "step %d %4.1f%% %.0f s loss %.4f", budget.step, 100 * budget.progress(), budget.elapsed(), running / 100
+            )
+            running = 0.0
+        if budget.step % 500 == 0:
+            store.refresh()
+            log.info("step %d validation %.4f, %d shards", budget.step, trainer.validate(*validation), len(store.seen))
+            trainer.save(checkpoint)
+    trainer.save(checkpoint)
+    log.info("done: validation %.4f after %d steps, %.0f s", trainer.validate(*validation), budget.step, budget.elapsed())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/foundation"))
+    parser.add_argument("--start", type=Path, help="a checkpoint to begin from, with a new budget")
+    parser.add_argument("--minutes", type=float, help="wall time to train (default: 60 unless --steps is given)")
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--compile", action="store_true", help="torch.compile the transformer")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
+    args = parser.parse_args()
+    if args.minutes is None and args.steps is None:
+        args.minutes = 60.0
+    train(args)
+
+
+if __name__ == "__main__":
+    main()
