@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from modelgrow.examples import demo
@@ -86,6 +87,7 @@ def test_grown_pipeline_makes_the_clip_by_its_sidecar(finished: tuple[demo.DemoR
     assert settings["model"] == str(output / "grown-pipeline")
     assert base["model"] is None
     assert {**settings, "model": None} == base
+    torch.set_num_threads(settings["threads"])
     pipeline: Any = load_pipeline(settings["model"], device="cpu", dtype="float32")
     again = generate(pipeline, GenerateOptions.from_settings(settings))
     assert again.settings == settings
