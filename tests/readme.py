@@ -32,11 +32,13 @@ def measured() -> str:
     """What the reader found in the foundation's clips."""
     data = json.loads((foundation_path() / "measured.json").read_text())
     lines = [
-        "| prompts | colors | shapes | directions | number of objects | all of it right |",
+        "| prompts | colors | shapes | directions | number of objects | everything |",
         "|---|---|---|---|---|---|",
     ]
     for name, score in data["scores"].items():
-        shares = " | ".join(f"{100 * score[key]:.1f} %" for key in ("color", "shape", "motion", "count", "all"))
+        shares = " | ".join(
+            f"{100 * score[key]:.1f} %" for key in ("colors", "shapes", "directions", "count", "everything")
+        )
         lines.append(f"| {score['prompts']} x {name} | {shares} |")
     return "\n".join(lines)
 
@@ -44,7 +46,8 @@ def measured() -> str:
 def rewritten(text: str) -> str:
     """README's text with its generated parts as they should be."""
     for name, content in (("support-matrix", support_matrix()), ("measured", measured())):
-        begin, end = re.search(rf"<!-- {name}: begin[^\n]*-->\n", text), text.find(f"<!-- {name}: end -->")
+        begin = re.search(rf"<!-- {name}: begin[^\n]*-->\n", text)
+        end = text.find(f"<!-- {name}: end -->")
         if begin is None or end < begin.end():
             raise ValueError(f"README.md has no place for {name}")
         text = text[: begin.end()] + content + "\n" + text[end:]

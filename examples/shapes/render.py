@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .scene import BACKGROUNDS, COLORS, Object, Scene
+from .scene import BACKGROUNDS, COLORS, SHAPES, Object, Scene
 
 CROSS_ARM = 0.36
 """Half the width of a cross's arm, as a share of its radius."""
@@ -18,19 +18,22 @@ SQUARE_SIDE = 0.89
 
 def signed_distance(shape: str, radius: float, dx: np.ndarray, dy: np.ndarray) -> np.ndarray:
     """Distance to a shape's edge, negative inside. `dx`, `dy`: offsets from its centre, same units as `radius`."""
+    distance: np.ndarray
     if shape == "circle":
-        return np.hypot(dx, dy) - radius
-    if shape == "square":
-        return np.maximum(np.abs(dx), np.abs(dy)) - SQUARE_SIDE * radius
-    if shape == "triangle":
+        distance = np.hypot(dx, dy) - radius
+    elif shape == "square":
+        distance = np.maximum(np.abs(dx), np.abs(dy)) - SQUARE_SIDE * radius
+    elif shape == "triangle":
         slope = np.hypot(2.0, 1.0)  # base 2r, height 2r, pointing up
-        return np.maximum((2 * np.abs(dx) - dy - radius) / slope, dy - radius)
-    if shape == "cross":
+        distance = np.maximum((2 * np.abs(dx) - dy - radius) / slope, dy - radius)
+    elif shape == "cross":
         arm = CROSS_ARM * radius
         along = np.maximum(np.abs(dx) - radius, np.abs(dy) - arm)
         across = np.maximum(np.abs(dx) - arm, np.abs(dy) - radius)
-        return np.minimum(along, across)
-    raise ValueError(f"unknown shape {shape!r}; choose from circle, square, triangle, cross")
+        distance = np.minimum(along, across)
+    else:
+        raise ValueError(f"unknown shape {shape!r}; choose from {', '.join(SHAPES)}")
+    return distance
 
 
 def coverage(obj: Object, num_frames: int, height: int, width: int, extent: tuple[float, float]) -> np.ndarray:
@@ -46,7 +49,8 @@ def coverage(obj: Object, num_frames: int, height: int, width: int, extent: tupl
 def _offsets(centres: np.ndarray, count: int, pixels: int, side: float) -> np.ndarray:
     """From each centre to each pixel's centre, the short way round the torus. Shape (T, count)."""
     grid = (np.arange(count, dtype=np.float32) + 0.5) / pixels
-    return (grid[None, :] - centres[:, None] + side / 2) % side - side / 2
+    offsets: np.ndarray = (grid[None, :] - centres[:, None] + side / 2) % side - side / 2
+    return offsets
 
 
 def render(scene: Scene, *, num_frames: int = 17, height: int = 64, width: int = 64) -> np.ndarray:

@@ -75,7 +75,8 @@ class Object:
         """Centres in every frame, wrapped into the world. Shape (num_frames, 2), as (x, y)."""
         steps = np.arange(num_frames)[:, None] * SPEED
         start = np.array([self.x, self.y])
-        return (start + steps * np.array(MOTIONS[self.motion])) % np.array(extent)
+        centres: np.ndarray = (start + steps * np.array(MOTIONS[self.motion])) % np.array(extent)
+        return centres
 
 
 @dataclass(frozen=True, kw_only=True)
