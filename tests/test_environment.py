@@ -166,8 +166,8 @@ def test_a_folder_that_is_no_environment_is_never_cleared(recorder: Recorder, ve
 def test_an_old_python_gets_a_sentence(monkeypatch: pytest.MonkeyPatch, venv: Path) -> None:
     assert "from __future__" not in SOURCE.read_text()
     ast.parse(SOURCE.read_text(), feature_version=(3, 6))
-    monkeypatch.setattr(environment.sys, "version_info", (3, 8, 1))
-    monkeypatch.setattr(environment.shutil, "which", lambda name: None)
+    monkeypatch.setattr("environment.sys.version_info", (3, 8, 1))
+    monkeypatch.setattr("environment.shutil.which", lambda name: None)
     with pytest.raises(SystemExit) as end:
         make(venv, "test")
     assert "needs Python 3.11 or newer" in str(end.value.code)
