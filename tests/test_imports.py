@@ -134,7 +134,7 @@ def test_constraints_pin_a_version_that_each_requirement_allows() -> None:
 
 
 # Needed by name, imported by others: see the comments in pyproject.toml.
-INDIRECT = {"accelerate", "ftfy", "protobuf", "sentencepiece"}
+INDIRECT = {"accelerate", "ftfy", "peft", "protobuf", "sentencepiece"}
 DISTRIBUTIONS = {"PIL": "pillow"}
 
 
