@@ -31,7 +31,7 @@ def main(argv: List[str]) -> None:
         sys.exit("usage: python3 .ci/environment.py FOLDER [EXTRA ...]")
     if sys.version_info < OLDEST:
         hand_over(argv)
-    folder = Path(argv[1]).absolute()
+    folder = Path(os.path.abspath(argv[1]))
     extras = set(argv[2:])
     with one_at_a_time():
         stamp = folder / "modelgrow-ready.json"
