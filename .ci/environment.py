@@ -24,6 +24,8 @@ OLDEST = (3, 11)
 NEWEST_TRIED = 14
 CUT_SHORT = "modelgrow-incomplete"
 """A file in the environment while something is being installed."""
+STAMP = "modelgrow-ready.json"
+"""A file in the environment that says what it was made from."""
 
 
 def main(argv: List[str]) -> None:
@@ -34,15 +36,15 @@ def main(argv: List[str]) -> None:
     folder = Path(os.path.abspath(argv[1]))
     extras = set(argv[2:])
     with one_at_a_time():
-        stamp = folder / "modelgrow-ready.json"
-        done = read_stamp(stamp)
+        done = read_stamp(folder)
         state = fingerprint()
         is_current = done.get("state") == state and extras <= set(done["extras"])
         if is_current and not is_broken(folder):
             return
         extras |= set(done.get("extras", ()))
         install(folder, sorted(extras))
-        stamp.write_text(json.dumps({"state": state, "extras": sorted(extras)}))
+        stamp = {"state": state, "extras": sorted(extras), "folder": str(folder)}
+        (folder / STAMP).write_text(json.dumps(stamp))
 
 
 def hand_over(argv: List[str]) -> None:
@@ -77,9 +79,9 @@ def one_at_a_time() -> Iterator[None]:
         yield
 
 
-def read_stamp(stamp: Path) -> Dict[str, Any]:
+def read_stamp(folder: Path) -> Dict[str, Any]:
     try:
-        content = json.loads(stamp.read_text())
+        content = json.loads((folder / STAMP).read_text())
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
@@ -117,8 +119,10 @@ def python_of(folder: Path) -> str:
 
 
 def is_broken(folder: Path) -> bool:
-    """An installation was cut short, or the Python that the environment links to is gone."""
-    return (folder / CUT_SHORT).exists() or not succeeds([python_of(folder), "-c", ""])
+    """An installation was cut short, the environment moved, or the Python that it links to is gone."""
+    if (folder / CUT_SHORT).exists() or read_stamp(folder).get("folder", str(folder)) != str(folder):
+        return True
+    return not succeeds([python_of(folder), "-c", ""])
 
 
 def succeeds(command: List[str]) -> bool:

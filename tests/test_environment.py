@@ -124,6 +124,14 @@ def test_a_failed_addition_is_not_taken_for_the_old_environment(recorder: Record
     assert recorder.take() == ["clear", "setuptools", "[test]"]
 
 
+def test_an_environment_that_moved_starts_over(recorder: Recorder, venv: Path, tmp_path: Path) -> None:
+    """Its scripts hold their old path."""
+    make(venv, "test")
+    recorder.take()
+    make(venv.rename(tmp_path / "elsewhere"), "test")
+    assert recorder.take() == ["clear", "setuptools", "[test]"]
+
+
 @pytest.mark.parametrize("failing", ["torch", "modelgrow[test]"])
 def test_what_was_cut_short_starts_over(recorder: Recorder, venv: Path, failing: str) -> None:
     recorder.failing = failing
