@@ -38,7 +38,8 @@ class CountedPads(WanAttnProcessor):
         attention_mask: torch.Tensor | None = None,
         rotary_emb: tuple[torch.Tensor, torch.Tensor] | None = None,
     ) -> torch.Tensor:
-        return super().__call__(attn, hidden_states, encoder_hidden_states, self.bias, rotary_emb)
+        output: torch.Tensor = super().__call__(attn, hidden_states, encoder_hidden_states, self.bias, rotary_emb)
+        return output
 
 
 def use_counted_pads(transformer: WanTransformer3DModel) -> CountedPads:

@@ -11,9 +11,9 @@ from diffusers import FlowMatchEulerDiscreteScheduler, WanPipeline
 from diffusers.training_utils import EMAModel
 
 from .latents import load_vae
+from .model import Foundation
 from .settings import FPS, FRAMES, HEIGHT, WIDTH
 from .tokenizer import build_tokenizer
-from .train_transformer import Foundation
 
 GENERATION_FILE = "generation.json"
 """Beside `model_index.json`: what to generate with unless the caller says otherwise."""
@@ -39,7 +39,7 @@ def build_pipeline(run: Path, *, shift: float) -> WanPipeline:
 
 def forget_paths(folder: Path) -> None:
     """Take out of the configs where on this machine the parts were loaded from."""
-    for path in folder.glob("*/config.json"):
+    for path in (folder / "model_index.json", *folder.glob("*/config.json")):
         config = json.loads(path.read_text())
         config.pop("_name_or_path", None)
         path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")

@@ -22,7 +22,7 @@ from .settings import FRAMES, LATENT_CHANNELS, TRAIN_SEED, VAE
 from .whole_clip import encode_moments
 
 SHARD = 1024
-OBJECTS = (1, 2)
+OBJECTS = (1, 1, 2)
 STATISTICS_CLIPS = 512
 
 
@@ -59,7 +59,8 @@ def encode(vae: AutoencoderKLWan, clips: torch.Tensor) -> torch.Tensor:
     latents = DiagonalGaussianDistribution(moments).sample().cpu()
     shape = (1, LATENT_CHANNELS, 1, 1, 1)
     mean = torch.tensor(vae.config.latents_mean).view(shape)
-    return (latents - mean) / torch.tensor(vae.config.latents_std).view(shape)
+    normalized: torch.Tensor = (latents - mean) / torch.tensor(vae.config.latents_std).view(shape)
+    return normalized
 
 
 def write_shard(vae: AutoencoderKLWan, clips: ClipDataset, path: Path) -> None:

@@ -27,6 +27,7 @@ from .clips import from_frames, to_unit
 from .export import GENERATION_FILE
 from .settings import MEASURE_SEED
 
+
 @dataclass(frozen=True, kw_only=True)
 class Tally:
     """How many prompts, and which share of the objects they ask for was read back right, 0 to 1.
@@ -46,7 +47,7 @@ def make_prompts(count: int, num_objects: int, seed: int) -> list[Scene]:
     """Scenes whose short captions are the prompts. Colours differ within a scene, as in training."""
     rng = np.random.default_rng([seed, num_objects])
     endless = _shuffled(rng)
-    scenes = []
+    scenes: list[Scene] = []
     while len(scenes) < count:
         objects: list[Object] = []
         while len(objects) < num_objects:
@@ -90,7 +91,7 @@ def tally(wanted: Sequence[Scene], clips: Iterator[np.ndarray]) -> Tally:
 
 
 @torch.no_grad()
-def reconstructions(pipeline: WanPipeline, scenes: Sequence[Scene], clips: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+def reconstructions(pipeline: WanPipeline, clips: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
     """Real clips through the VAE and back: what the reader makes of a perfect transformer."""
     for frames in clips:
         pixels = to_unit(from_frames(frames))[None].to(pipeline.vae.dtype)
@@ -114,7 +115,7 @@ def measure(model: Path, *, one: int, two: int, real: int, batch: int, overrides
     if real:
         drawn = [make_clip(seed=MEASURE_SEED, index=index, num_objects=(1, 2)) for index in range(real)]
         scenes = [clip.scene for clip in drawn]
-        decoded = reconstructions(pipeline, scenes, [clip.frames for clip in drawn])
+        decoded = reconstructions(pipeline, [clip.frames for clip in drawn])
         scores["real clips, VAE"] = asdict(tally(scenes, decoded))
     return {"seed": MEASURE_SEED, "settings": settings, "scores": scores}
 

@@ -10,94 +10,28 @@ these are the latents of shorter clips, and at the same price they show more sha
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import WanTransformer3DModel
 from diffusers.training_utils import EMAModel
 from torch import nn
-from transformers import UMT5Config, UMT5EncoderModel
 
 from .budget import Budget, learning_rate, open_log, pick_device, save_checkpoint, set_learning_rate
+from .clips import ClipDataset, loader, to_unit
 from .conditioning import embed, pad_bias, random_lengths, tokenize, use_counted_pads
-from .latents import OBJECTS, encode, load_vae, read_shard
-from .settings import FRAMES, TEXT_ENCODER, TRAIN_SEED, TRANSFORMER, VALIDATION_SEED
+from .latents import OBJECTS, encode, load_vae
+from .model import Foundation, make_optimizers
+from .settings import FRAMES, TRAIN_SEED, VALIDATION_SEED
+from .store import LatentStore, vary_captions
 from .tokenizer import build_tokenizer
 
-NO_CAPTION_SHARE = 0.12
-SINGLE_SHARE = 0.7
-"""Clips of one object among those trained on: what a caption's words mean is learned from these."""
-SENTENCE_SHARE = 0.15
-"""Captions given as a sentence: with a capital and a full stop."""
 SIGMA_MEAN, SIGMA_SPREAD = 0.6, 1.1
 """Of the normal distribution whose sigmoid is the noise level: colour, shape and way are decided at high noise."""
-MATRIX_RATE, OTHER_RATE = 0.01, 2e-3
-"""Peak learning rates of Muon, for the matrices inside blocks, and of AdamW, for everything else."""
 EMA_DECAY = 0.998
 SHORT_LATENTS, SHORT_BATCHES = 3, 3
 """Frames of latents in a short clip; how many times as many of them a batch holds."""
-
-
-class Foundation(nn.Module):
-    """The two models that train together."""
-
-    def __init__(self, vocabulary: int) -> None:
-        super().__init__()
-        self.text_encoder = UMT5EncoderModel(UMT5Config(vocab_size=vocabulary, **TEXT_ENCODER))
-        self.transformer = WanTransformer3DModel(**TRANSFORMER)
-
-
-class LatentStore:
-    """All shards of a folder, in memory as float16. `refresh()` adds those written since."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.clips: dict[bool, list[tuple[torch.Tensor, str]]] = {True: [], False: []}
-        self.seen: set[Path] = set()
-        self.refresh()
-
-    def refresh(self) -> None:
-        for path in sorted(set(self.folder.glob("*.safetensors")) - self.seen):
-            latents, captions = read_shard(path)
-            for clip, caption in zip(latents, captions, strict=True):
-                self.clips[caption.count(" moves ") + caption.count(" stays ") == 1].append((clip, caption))
-            self.seen.add(path)
-
-    def sample(self, batch: int, generator: torch.Generator) -> tuple[torch.Tensor, list[str]]:
-        """Latents, `(B, 16, 9, 8, 8)` float32, with their captions."""
-        single = torch.rand(batch, generator=generator) < SINGLE_SHARE
-        pools = [self.clips[alone] for alone in single.tolist()]
-        picked = [pool[int(torch.randint(len(pool), (1,), generator=generator))] for pool in pools]
-        return torch.stack([clip for clip, _ in picked]).float(), [caption for _, caption in picked]
-
-
-def vary_captions(captions: Iterable[str], generator: torch.Generator) -> list[str]:
-    """Some captions left out, some as a sentence."""
-    varied = []
-    for caption in captions:
-        draw = float(torch.rand((), generator=generator))
-        if draw < NO_CAPTION_SHARE:
-            varied.append("")
-        elif draw < NO_CAPTION_SHARE + SENTENCE_SHARE:
-            varied.append(caption.capitalize() + ".")
-        else:
-            varied.append(caption)
-    return varied
-
-
-def make_optimizers(model: Foundation) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside blocks, AdamW for the rest. `initial_lr` holds the peak rates."""
-    matrices, others = [], []
-    for name, parameter in model.named_parameters():
-        in_block = ".blocks." in name or ".block." in name
-        is_matrix = parameter.ndim == 2 and "relative_attention_bias" not in name
-        (matrices if in_block and is_matrix else others).append(parameter)
-    return [
-        torch.optim.Muon(matrices, lr=MATRIX_RATE, momentum=0.95, weight_decay=0.01),
-        torch.optim.AdamW(others, lr=OTHER_RATE, betas=(0.9, 0.98), weight_decay=0.01),
-    ]
 
 
 class Trainer:
@@ -120,7 +54,7 @@ class Trainer:
 
     def loss(
         self,
-        transformer: nn.Module,
+        transformer: Callable[..., Any],
         latents: torch.Tensor,
         captions: list[str],
         sigmas: torch.Tensor,
@@ -137,7 +71,8 @@ class Trainer:
             encoder_hidden_states=embed(self.model.text_encoder, ids.to(self.device), mask.to(self.device)),
             return_dict=False,
         )[0]
-        return (prediction - (noise - latents)).square().mean()
+        error: torch.Tensor = prediction - (noise - latents)
+        return error.square().mean()
 
     def step(self, store: LatentStore) -> float:
         short = self.budget.step % 2 == 1
@@ -198,8 +133,6 @@ class Trainer:
 @torch.no_grad()
 def held_out(args: argparse.Namespace, count: int = 128) -> tuple[torch.Tensor, list[str]]:
     """Latents and captions of clips from the validation series."""
-    from .clips import ClipDataset, loader, to_unit
-
     torch.manual_seed(VALIDATION_SEED)
     vae = load_vae(args.out / "vae", pick_device(args.device))
     clips = ClipDataset(seed=VALIDATION_SEED, count=count, num_objects=OBJECTS, num_frames=FRAMES)
@@ -224,7 +157,11 @@ def train(args: argparse.Namespace) -> None:
         running += trainer.step(store)
         if budget.step % 100 == 0:
             log.info(
-                "step %d %4.1f%% %.0f s loss %.4f", budget.step, 100 * budget.progress(), budget.elapsed(), running / 100
+                "step %d %4.1f%% %.0f s loss %.4f",
+                budget.step,
+                100 * budget.progress(),
+                budget.elapsed(),
+                running / 100,
             )
             running = 0.0
         if budget.step % 500 == 0:
@@ -232,7 +169,9 @@ def train(args: argparse.Namespace) -> None:
             log.info("step %d validation %.4f, %d shards", budget.step, trainer.validate(*validation), len(store.seen))
             trainer.save(checkpoint)
     trainer.save(checkpoint)
-    log.info("done: validation %.4f after %d steps, %.0f s", trainer.validate(*validation), budget.step, budget.elapsed())
+    log.info(
+        "done: validation %.4f after %d steps, %.0f s", trainer.validate(*validation), budget.step, budget.elapsed()
+    )
 
 
 def main() -> None:

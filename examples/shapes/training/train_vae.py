@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from torch import nn
 
 from .budget import Budget, learning_rate, open_log, pick_device, save_checkpoint, set_learning_rate
 from .clips import ClipDataset, loader, to_unit
@@ -70,12 +71,13 @@ def new_vae() -> AutoencoderKLWan:
 
 def make_optimizers(vae: AutoencoderKLWan) -> list[torch.optim.Optimizer]:
     """Muon for the kernels between the first and the last layers, AdamW for the rest."""
-    kernels, others = [], []
+    kernels: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, parameter in vae.named_parameters():
         inside = not any(end in name for end in ("conv_in", "conv_out", "quant_conv"))
         (kernels if inside and name.endswith("weight") and parameter.ndim >= 4 else others).append(parameter)
     return [
-        FlatMuon(kernels, lr=MATRIX_RATE, momentum=0.95, weight_decay=0.0),
+        FlatMuon(kernels, lr=MATRIX_RATE),
         torch.optim.AdamW(others, lr=OTHER_RATE, betas=(0.9, 0.99), weight_decay=1e-4),
     ]
 
@@ -120,7 +122,9 @@ def train(args: argparse.Namespace) -> None:
             if budget.step % 50 == 0:
                 log.info("step %d %4.1f%% loss %.4f kl %.3f", budget.step, 100 * budget.progress(), loss, kl)
             if budget.step % 500 == 0:
-                log.info("step %d validation: error %.2f, on objects %.2f of 255", budget.step, *validate(vae, held_out))
+                log.info(
+                    "step %d validation: error %.2f, on objects %.2f of 255", budget.step, *validate(vae, held_out)
+                )
                 save(checkpoint, vae, optimizers, budget)
             if budget.progress() >= until:
                 break

@@ -9,7 +9,6 @@ from __future__ import annotations
 import torch
 from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanResample, WanUpBlock, patchify, unpatchify
-from torch import nn
 
 
 def encode_moments(vae: AutoencoderKLWan, clips: torch.Tensor) -> torch.Tensor:
@@ -19,7 +18,8 @@ def encode_moments(vae: AutoencoderKLWan, clips: torch.Tensor) -> torch.Tensor:
     for layer in encoder.down_blocks:
         features = _downsample(layer, features) if isinstance(layer, WanResample) else layer(features)
     features = encoder.mid_block(features)
-    return vae.quant_conv(encoder.conv_out(encoder.nonlinearity(encoder.norm_out(features))))
+    moments: torch.Tensor = vae.quant_conv(encoder.conv_out(encoder.nonlinearity(encoder.norm_out(features))))
+    return moments
 
 
 def decode_unclamped(vae: AutoencoderKLWan, latents: torch.Tensor) -> torch.Tensor:
@@ -29,7 +29,8 @@ def decode_unclamped(vae: AutoencoderKLWan, latents: torch.Tensor) -> torch.Tens
     for block in decoder.up_blocks:
         features = _up_block(block, features)
     features = decoder.conv_out(decoder.nonlinearity(decoder.norm_out(features)))
-    return unpatchify(features, patch_size=vae.config.patch_size)
+    pixels: torch.Tensor = unpatchify(features, patch_size=vae.config.patch_size)
+    return pixels
 
 
 def _downsample(layer: WanResample, features: torch.Tensor) -> torch.Tensor:
@@ -48,7 +49,7 @@ def _up_block(block: WanUpBlock, features: torch.Tensor) -> torch.Tensor:
     return features
 
 
-def _double_time(layer: nn.Module, features: torch.Tensor) -> torch.Tensor:
+def _double_time(layer: WanResample, features: torch.Tensor) -> torch.Tensor:
     """Two frames for each but the first, which the layer's convolution in time never sees."""
     if layer.mode != "upsample3d" or features.shape[2] == 1:
         return features
