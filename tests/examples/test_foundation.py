@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -61,7 +62,7 @@ def test_it_is_small_and_holds_no_pickle() -> None:
 def test_its_configs_name_no_path_of_a_machine() -> None:
     for path in FOLDER.rglob("*.json"):
         assert "_name_or_path" not in path.read_text(), path
-        assert '"/' not in path.read_text(), path
+        assert not re.search(r'"/\w', path.read_text()), path
 
 
 def test_stock_diffusers_loads_it_without_our_code() -> None:
