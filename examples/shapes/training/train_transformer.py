@@ -18,6 +18,8 @@ import torch
 from diffusers.training_utils import EMAModel
 from torch import nn
 
+from modelgrow.train.objectives import rectified_flow
+
 from .budget import Budget, learning_rate, open_log, pick_device, save_checkpoint, set_learning_rate
 from .clips import ClipDataset, loader, to_unit
 from .conditioning import embed, pad_bias, random_lengths, tokenize, use_counted_pads
@@ -64,22 +66,21 @@ class Trainer:
         ids, mask = tokenize(self.tokenizer, captions)
         self.pads.bias = pad_bias(mask, random_lengths(len(latents), generator)).to(self.device)
         noise = torch.randn(latents.shape, generator=generator).to(self.device)
-        latents, level = latents.to(self.device), sigmas.to(self.device)[:, None, None, None, None]
+        latents, sigmas = latents.to(self.device), sigmas.to(self.device)
         prediction = transformer(
-            hidden_states=(1 - level) * latents + level * noise,
-            timestep=sigmas.to(self.device) * 1000,
+            hidden_states=rectified_flow.noisy_sample(latents, noise, sigmas),
+            timestep=rectified_flow.timesteps(sigmas),
             encoder_hidden_states=embed(self.model.text_encoder, ids.to(self.device), mask.to(self.device)),
             return_dict=False,
         )[0]
-        error: torch.Tensor = prediction - (noise - latents)
+        error: torch.Tensor = prediction - rectified_flow.target(latents, noise)
         return error.square().mean()
 
     def step(self, store: LatentStore) -> float:
         short = self.budget.step % 2 == 1
         latents, captions = store.sample(self.args.batch_size * (SHORT_BATCHES if short else 1), self.generator)
         latents = latents[:, :, :SHORT_LATENTS].contiguous() if short else latents
-        normal = torch.randn(len(latents), generator=self.generator)
-        sigmas = torch.sigmoid(normal * SIGMA_SPREAD + SIGMA_MEAN)
+        sigmas = rectified_flow.sample_sigmas(len(latents), mean=SIGMA_MEAN, std=SIGMA_SPREAD, generator=self.generator)
         captions = vary_captions(captions, self.generator)
         loss = self.loss(self.compiled, latents, captions, sigmas, self.generator)
         for optimizer, peak in zip(self.optimizers, self.peaks, strict=True):
