@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from . import strict_json
@@ -16,10 +17,11 @@ from .checkpoint import CONFIG_NAME, INDEX_SUFFIX
 from .errors import CheckpointError, OutputError
 from .header import read_header
 from .layout import STEM, index_of, lay_out
-from .plan import Copy, Values
+from .plan import Copy, Pieces, Values
 from .record import RECORD_NAME
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from .checkpoint import Checkpoint
@@ -36,13 +38,15 @@ _NOT_IN_KERNEL = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, err
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
-def apply(plan: Plan, checkpoint: Checkpoint, record: Record, folder: Path, progress: Progress | None = None) -> None:
+def apply(
+    plan: Plan, checkpoint: Checkpoint, record: Record | None, folder: Path, progress: Progress | None = None
+) -> None:
     """Write a component folder: weights, index, config.json, growth.json.
 
     Args:
         plan: Validated against `checkpoint`.
         checkpoint: The input. Its files are only read.
-        record: What to write to growth.json.
+        record: What to write to growth.json; None writes none.
         folder: An existing folder that nobody reads yet; publishing it is the caller's part.
         progress: See `Progress`.
 
@@ -53,14 +57,30 @@ def apply(plan: Plan, checkpoint: Checkpoint, record: Record, folder: Path, prog
     report = progress or (lambda _: None)
     layout = lay_out(plan, checkpoint)
     for file in layout:
-        _write_file(folder / file.name, file, checkpoint, report)
-    for file in layout:
-        _compare_file(folder / file.name, file, checkpoint, report)
+        write_tensors(folder / file.name, file, checkpoint.tensors, report)
     index = index_of(layout)
     if index is not None:
         write_text(folder / (STEM + INDEX_SUFFIX), strict_json.dump(index))
     write_text(folder / CONFIG_NAME, strict_json.dump(plan.new_config(checkpoint.config)))
-    write_text(folder / RECORD_NAME, strict_json.dump(record.to_json()))
+    if record is not None:
+        write_text(folder / RECORD_NAME, strict_json.dump(record.to_json()))
+
+
+def write_tensors(path: Path, file: OutputFile, tensors: Mapping[str, Tensor], report: Progress) -> None:
+    """Write one .safetensors file durably, read it back and compare every byte.
+
+    Args:
+        path: The file to make; it must not exist. `file.name` does not matter here.
+        file: Its header and its tensors, from `layout.output_file`.
+        tensors: Where the sources that the tensors name lie. These files are only read.
+        report: See `Progress`.
+
+    Raises:
+        OutputError: The disk is full or the file can't be written.
+        CheckpointError: A source changed while it was read, or what was written does not read back equal.
+    """
+    _write_file(path, file, tensors, report)
+    _compare_file(path, file, tensors, report)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -91,7 +111,7 @@ def as_output_error(error: OSError, path: Path) -> OutputError:
     return OutputError(f"{path}: can't be written: {error.strerror or error}")
 
 
-def _write_file(path: Path, file: OutputFile, checkpoint: Checkpoint, report: Progress) -> None:
+def _write_file(path: Path, file: OutputFile, tensors: Mapping[str, Tensor], report: Progress) -> None:
     readers: dict[Path, int] = {}
     try:
         with path.open("xb", buffering=0) as output:
@@ -99,7 +119,7 @@ def _write_file(path: Path, file: OutputFile, checkpoint: Checkpoint, report: Pr
             output.write(file.header)
             position = len(file.header)
             for tensor in file.tensors:
-                _write_tensor(tensor, checkpoint, target, position, readers)
+                _write_tensor(tensor, tensors, target, position, readers)
                 position += tensor.nbytes
                 report(tensor.nbytes)
             os.ftruncate(target, position)  # a hole at the very end has no bytes yet
@@ -112,15 +132,40 @@ def _write_file(path: Path, file: OutputFile, checkpoint: Checkpoint, report: Pr
 
 
 def _write_tensor(
-    tensor: PlannedTensor, checkpoint: Checkpoint, target: int, position: int, readers: dict[Path, int]
+    tensor: PlannedTensor, tensors: Mapping[str, Tensor], target: int, position: int, readers: dict[Path, int]
 ) -> None:
-    if isinstance(tensor.content, Copy):
-        source = checkpoint.tensors[tensor.content.source]
-        if source.file not in readers:
-            readers[source.file] = os.open(source.file, os.O_RDONLY)
-        _move(readers[source.file], source.offset, target, position, source.nbytes)
-    elif isinstance(tensor.content, Values):
-        os.pwrite(target, tensor.content.data, position)
+    for part in _resolve(tensor, tensors):
+        if isinstance(part, bytes):
+            os.pwrite(target, part, position)
+            position += len(part)
+        elif isinstance(part, int):
+            position += part  # a hole
+        else:
+            if part.file not in readers:
+                readers[part.file] = os.open(part.file, os.O_RDONLY)
+            _move(readers[part.file], part.offset, target, position, part.nbytes)
+            position += part.nbytes
+
+
+def _resolve(planned: PlannedTensor, tensors: Mapping[str, Tensor]) -> list[bytes | int | Tensor]:
+    """What a tensor is made of: bytes, a number of zero bytes, or a range of a file."""
+    content = planned.content
+    if isinstance(content, Copy):
+        return [tensors[content.source]]
+    if isinstance(content, Values):
+        return [content.data]
+    if not isinstance(content, Pieces):
+        return [planned.nbytes]
+    row = planned.nbytes // planned.shape[0] if planned.shape[0] else 0
+    found: list[bytes | int | Tensor] = []
+    for part in content.parts:
+        size = row * (part.stop - part.start)
+        if part.source is None:
+            found.append(size)
+        else:
+            source = tensors[part.source]
+            found.append(replace(source, offset=source.offset + row * part.start, nbytes=size))
+    return found
 
 
 def _move(reader: int, start: int, writer: int, position: int, count: int) -> None:
@@ -141,20 +186,24 @@ def _move(reader: int, start: int, writer: int, position: int, count: int) -> No
         start, position, count = start + moved, position + moved, count - moved
 
 
-def _compare_file(path: Path, file: OutputFile, checkpoint: Checkpoint, report: Progress) -> None:
+def _compare_file(path: Path, file: OutputFile, tensors: Mapping[str, Tensor], report: Progress) -> None:
     written = read_header(path).tensors
     for planned in file.tensors:
-        tensor = written[planned.name]
-        if isinstance(planned.content, Copy):
-            expected = read_chunks(checkpoint.tensors[planned.content.source])
-        elif isinstance(planned.content, Values):
-            expected = iter([planned.content.data])
-        else:
-            expected = (bytes(len(chunk)) for chunk in read_chunks(tensor))
-        if any(found != wanted for found, wanted in zip(read_chunks(tensor), expected, strict=True)):
-            raise CheckpointError(
-                f"{path}: {planned.name!r} does not read back as it was written; is the disk failing?"
-            )
+        tensor, position = written[planned.name], 0
+        for part in _resolve(planned, tensors):
+            size = part if isinstance(part, int) else len(part) if isinstance(part, bytes) else part.nbytes
+            found = read_chunks(replace(tensor, offset=tensor.offset + position, nbytes=size))
+            if isinstance(part, bytes):
+                same = b"".join(found) == part
+            elif isinstance(part, int):
+                same = all(chunk == bytes(len(chunk)) for chunk in found)
+            else:
+                same = all(a == b for a, b in zip(found, read_chunks(part), strict=True))
+            if not same:
+                raise CheckpointError(
+                    f"{path}: {planned.name!r} does not read back as it was written; is the disk failing?"
+                )
+            position += size
         report(tensor.nbytes)
 
 

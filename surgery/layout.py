@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .checkpoint import Checkpoint
+    from .header import Tensor
     from .plan import Plan, PlannedTensor
 
 STEM = "diffusion_pytorch_model"
@@ -40,10 +41,11 @@ def lay_out(plan: Plan, checkpoint: Checkpoint) -> tuple[OutputFile, ...]:
     metadata = {"format": "pt", **checkpoint.metadata}
     groups = _groups(plan, checkpoint)
     if len(groups) == 1:
-        return (_file(f"{STEM}.safetensors", groups[0], metadata),)
+        return (output_file(f"{STEM}.safetensors", groups[0], metadata, checkpoint.tensors),)
     count = len(groups)
     return tuple(
-        _file(f"{STEM}-{i:05d}-of-{count:05d}.safetensors", group, metadata) for i, group in enumerate(groups, 1)
+        output_file(f"{STEM}-{i:05d}-of-{count:05d}.safetensors", group, metadata, checkpoint.tensors)
+        for i, group in enumerate(groups, 1)
     )
 
 
@@ -70,7 +72,10 @@ def _groups(plan: Plan, checkpoint: Checkpoint) -> list[list[PlannedTensor]]:
     return list(groups.values())
 
 
-def _file(name: str, tensors: list[PlannedTensor], metadata: Mapping[str, str]) -> OutputFile:
+def output_file(
+    name: str, tensors: Sequence[PlannedTensor], metadata: Mapping[str, str], sources: Mapping[str, Tensor]
+) -> OutputFile:
+    """One file of `tensors`, whose contents name tensors of `sources`."""
     # Wider dtypes first, as the official writer has it: every tensor stays aligned to its own size.
     ordered = tuple(sorted(tensors, key=lambda tensor: -DTYPE_BITS[tensor.dtype]))
     header = write_header({t.name: (t.dtype, t.shape, t.nbytes) for t in ordered}, metadata)
