@@ -13,7 +13,7 @@ from modelgrow.surgery import CheckpointError, Source, VerifyError, anatomies, o
 from modelgrow.surgery.compare import broken_promises
 
 from .models import load_model
-from .probes import random_inputs
+from .probes import random_inputs, run_model
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -138,7 +138,7 @@ def verify(
         tell(f"{name or new.class_name}: running the grown model")
         found = _run(new, draws, seed, kind, device)
         tell(f"{name or new.class_name}: comparing the weights with the record")
-        verdicts.append(_verdict((name, new, old), expected, found, kind))
+        verdicts.append(_verdict((name, new, old), expected, found, kind, draws))
     return VerifyReport(components=tuple(verdicts))
 
 
@@ -168,8 +168,7 @@ def _run(checkpoint: Checkpoint, draws: int, seed: int, dtype: torch.dtype, devi
         inputs = random_inputs(
             str(checkpoint.class_name), model.config, seed=seed + draw, device=torch.device(device), dtype=dtype
         )
-        with torch.no_grad():
-            outputs.append(model(**inputs, return_dict=False)[0].float().cpu())
+        outputs += [output.float().cpu() for output in run_model(model, inputs)]
     return outputs
 
 
@@ -178,6 +177,7 @@ def _verdict(
     expected: list[torch.Tensor],
     found: list[torch.Tensor],
     dtype: torch.dtype,
+    draws: int,
 ) -> ComponentVerdict:
     name, grown, base = pair
     for a, b in zip(expected, found, strict=True):
@@ -192,7 +192,7 @@ def _verdict(
         name=name,
         class_name=str(grown.class_name),
         dtype=str(dtype).removeprefix("torch."),
-        draws=len(expected),
+        draws=draws,
         max_difference=max(differences),
         output_scale=max(a.abs().max().item() for a in expected),
         promises=_promises(grown, base),

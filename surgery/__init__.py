@@ -24,11 +24,12 @@ from .errors import (
     SourceError,
     VerifyError,
 )
-from .expand import ExpandOptions, plan_expand
+from .expand import plan_expand
 from .header import Tensor
 from .inspect import SourceReport, inspect
 from .job import Job, default_output, execute, prepare
-from .plan import Copy, Plan, PlannedTensor, Values, Zeros
+from .order import ExpandOptions
+from .plan import Copy, Piece, Pieces, Plan, PlannedTensor, Values, Zeros
 from .record import Record
 from .source import Component, Source, open_source
 
@@ -44,6 +45,8 @@ __all__ = [
     "GrowError",
     "Job",
     "OutputError",
+    "Piece",
+    "Pieces",
     "Plan",
     "PlanError",
     "PlannedTensor",

@@ -1,38 +1,132 @@
 """What an architecture is made of, as data: one TOML file per class in `anatomies/`.
 
 An anatomy is declared, never inferred: a key that is not known is an error, and so is a checkpoint
-that does not fit. Tensors that no stack mentions are carried through untouched.
+that does not fit. Tensors that no stack mentions are carried through untouched. `docs/anatomy.md`
+explains every key.
 """
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .errors import AnatomyError, CheckpointError
+from .errors import AnatomyError
 
 if TYPE_CHECKING:
-    from .checkpoint import Checkpoint
+    from pathlib import Path
 
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stack:
-    """Blocks of one shape, one after another, that a config key counts."""
+class Gate:
+    """A modulation whose rows come in equal chunks, some of which scale a residual branch."""
+
+    module: str
+    chunks: int
+    zero: tuple[int, ...]
+    """Chunks that are zero in a copy, weight and bias."""
+    without: str | None = None
+    """Only in blocks that lack this module."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Last:
+    """The last block writes no text: what its modulation is called, and how it becomes an inner block's."""
+
+    module: str
+    inner_module: str
+    chunks: tuple[int, ...]
+    """For every chunk of the inner module: the last one's chunk that it takes, or -1 for zeros."""
+    borrow: tuple[str, ...]
+    """Modules that only inner blocks have. A block that becomes an inner one takes those of the block before it;
+    its zero gates keep them silent until they are trained."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Partner:
+    """A stack that has a block for each block of the main one and grows in step with it."""
 
     name: str
-    """Prefix of the blocks' tensors: block i holds `{name}.{i}.*`."""
-    count_key: str
-    """The config key that says how many there are."""
     zero: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Renumber:
+    """A config key that speaks of block numbers."""
+
+    key: str
+    kind: str
+    """"copies": a list of blocks, and a copy of a listed one is listed too. "originals": a list of blocks,
+    without copies. "below": the blocks below this number are of another kind."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stride:
+    """Something happens at every n-th block, n being a config key."""
+
+    key: str
+    stack: str | None = None
+    """A stack that holds what happens there; new places get zeroed copies. Without one there can be no new places."""
+    zero: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """Where a growth is not the same function, or not possible."""
+
+    reason: str
+    modes: tuple[str, ...] = ("insert", "prefix", "suffix")
+    when: Mapping[str, Any] = field(default_factory=dict)
+    """Config values under which it holds; always if empty."""
+    impossible: bool = False
+    """Whether the class could not even be built; otherwise `allow_inexact` overrules the refusal."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """Other tensors to zero under some config values."""
+
+    when: Mapping[str, Any]
+    zero: tuple[str, ...]
+    zero_if_present: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stack:
+    """Blocks, one after another, that a config key counts."""
+
+    name: str
+    """What it is called; also its place, unless `path` says otherwise."""
+    count_keys: tuple[str, ...]
+    """The config keys that say how many blocks there are."""
+    zero: tuple[str, ...] = ()
     """Modules inside a block whose weight (and bias, where there is one) must be zero in a copy, so that the
-    copy adds nothing to the residual stream."""
+    copy adds nothing to the residual stream. Every block has them."""
+    zero_if_present: tuple[str, ...] = ()
+    """Likewise, for modules that only some blocks have."""
+    path: str | None = None
+    """Prefix of the blocks' tensors, block i holding `{path}.{i}.*`. `*` stands for one or more parts of a
+    name: all stacks that match grow alike."""
+    kind: str = "blocks"
+    """"blocks", or "unet_layers": the layers of a UNet's down and up blocks, whose skips come in pairs."""
+    gates: tuple[Gate, ...] = ()
+    last: Last | None = None
+    partners: tuple[Partner, ...] = ()
+    renumber: tuple[Renumber, ...] = ()
+    strides: tuple[Stride, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+    variants: tuple[Variant, ...] = ()
+    shifts: tuple[str, ...] = ()
+    """What else refers to block numbers at run time and does not follow by itself; for a note to the user."""
+
+    @property
+    def place(self) -> str:
+        return self.path or self.name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,23 +151,46 @@ class Anatomy:
     """Where the prompt enters."""
     frames: Frames
     stacks: tuple[Stack, ...]
+    """The first one is the one that grows unless another is named."""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """The class's own values of config keys that are named here, for configs that leave them out."""
+    lora_aliases: Mapping[str, str] = field(default_factory=dict)
+    """Other names of stacks in LoRA files: alias -> stack."""
 
     def stack(self, name: str | None) -> Stack:
-        """The stack of that name; the only one if no name is given. Raises `AnatomyError`."""
-        names = ", ".join(stack.name for stack in self.stacks)
-        if name is None:
-            if len(self.stacks) > 1:
-                raise AnatomyError(f"{self.class_name} has several stacks; say which with --stack: {names}")
-            return self.stacks[0]
+        """The stack of that name; the first one if no name is given. Raises `AnatomyError`."""
         for stack in self.stacks:
-            if stack.name == name:
+            if name is None or stack.name == name:
                 return stack
+        names = ", ".join(stack.name for stack in self.stacks)
         raise AnatomyError(f"{self.class_name} has no stack {name!r}; it has: {names}")
 
+    def value(self, config: Mapping[str, Any], key: str) -> Any:
+        """What a config says of a key, or the class's default where it says nothing."""
+        return config.get(key, self.defaults.get(key))
 
-def anatomies() -> Mapping[str, Anatomy]:
-    """Every architecture that is declared, by diffusers class name."""
-    return _load_all()
+    def zero_of(self, config: Mapping[str, Any], stack: Stack) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The modules to zero in a copy under a config: those that every block has, and those that some have."""
+        for variant in stack.variants:
+            if self.holds(config, variant.when):
+                return variant.zero, variant.zero_if_present
+        return stack.zero, stack.zero_if_present
+
+    def holds(self, config: Mapping[str, Any], when: Mapping[str, Any]) -> bool:
+        """Whether a config has all the values of a condition."""
+        return all(self.value(config, key) == wanted for key, wanted in when.items())
+
+
+def anatomies(extra: tuple[Path, ...] = ()) -> Mapping[str, Anatomy]:
+    """Every architecture that is declared, by diffusers class name.
+
+    Args:
+        extra: A user's own TOML files; they come before ours of the same class.
+
+    Raises:
+        AnatomyError: A file can't be read or declares what it should not.
+    """
+    return {**_load_all(), **{anatomy.class_name: anatomy for anatomy in map(read_anatomy, extra)}}
 
 
 @cache
@@ -88,6 +205,14 @@ def _load_all() -> dict[str, Anatomy]:
     return found
 
 
+def read_anatomy(path: Path) -> Anatomy:
+    """Read a declaration from a file. Raises `AnatomyError`."""
+    try:
+        return parse_anatomy(path.read_text(encoding="utf-8"), where=str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise AnatomyError(f"{path}: can't be read: {error}") from error
+
+
 def parse_anatomy(text: str, *, where: str) -> Anatomy:
     """Read one declaration. Raises `AnatomyError` for an unknown, missing or ill-typed key."""
     try:
@@ -95,94 +220,72 @@ def parse_anatomy(text: str, *, where: str) -> Anatomy:
     except tomllib.TOMLDecodeError as error:
         raise AnatomyError(f"{where}: not valid TOML: {error}") from error
     data["class_name"] = data.pop("class", None)
-    data["frames"] = _build(Frames, data.get("frames"), where=f"{where} [frames]")
-    stacks = data.get("stacks")
-    if not isinstance(stacks, list) or not stacks:
+    if not isinstance(data.get("stacks"), list) or not data["stacks"]:
         raise AnatomyError(f"{where}: declare at least one [[stacks]]")
-    data["stacks"] = tuple(_build(Stack, stack, where=f"{where} [[stacks]]") for stack in stacks)
-    return _build(Anatomy, data, where=where)
+    anatomy = _build(Anatomy, data, where)
+    for stack in anatomy.stacks:
+        _check_stack(stack, f"{where}: stack {stack.name!r}")
+    return anatomy
 
 
-def _build(kind: type[_T], data: Any, *, where: str) -> _T:
+def _check_stack(stack: Stack, where: str) -> None:
+    if stack.kind not in ("blocks", "unet_layers"):
+        raise AnatomyError(f"{where}: kind is {stack.kind!r}, expected 'blocks' or 'unet_layers'")
+    if not stack.count_keys:
+        raise AnatomyError(f"{where}: count_keys is empty; something must say how many blocks there are")
+    if stack.kind == "blocks" and not (stack.zero or stack.gates):
+        raise AnatomyError(f"{where}: zero and gates are empty; a copy would change the function")
+    for gate in stack.gates:
+        if not gate.zero or not all(0 <= chunk < gate.chunks for chunk in gate.zero):
+            raise AnatomyError(f"{where}: gate {gate.module!r} must zero some of its chunks 0 to {gate.chunks - 1}")
+    for renumber in stack.renumber:
+        if renumber.kind not in ("copies", "originals", "below"):
+            raise AnatomyError(f"{where}: renumber {renumber.key!r} has the unknown kind {renumber.kind!r}")
+
+
+_TABLES: dict[str, type] = {"Frames": Frames, "Last | None": Last}
+_LISTS: dict[str, type] = {
+    f"tuple[{kind.__name__}, ...]": kind for kind in (Stack, Gate, Partner, Renumber, Stride, Refusal, Variant)
+}
+_SCALARS: dict[str, type] = {"str": str, "int": int, "bool": bool, "str | None": str}
+
+
+def _build(kind: type[_T], data: Any, where: str) -> _T:
     if not isinstance(data, dict):
         raise AnatomyError(f"{where}: missing, or not a table")
-    known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
+    known = {item.name: item for item in fields(kind)}  # type: ignore[arg-type]
     unknown = sorted(set(data) - set(known))
     if unknown:
         raise AnatomyError(f"{where}: unknown key {unknown[0]!r}; known are {', '.join(known)}")
-    missing = [name for name, field in known.items() if name not in data and field.default is MISSING]
+    missing = [
+        name
+        for name, item in known.items()
+        if data.get(name) is None and item.default is MISSING and item.default_factory is MISSING
+    ]
     if missing:
         raise AnatomyError(f"{where}: {missing[0]!r} is missing")
     return kind(**{name: _typed(value, str(known[name].type), f"{where}: {name}") for name, value in data.items()})
 
 
 def _typed(value: Any, annotation: str, where: str) -> Any:
-    if annotation.startswith("str") and not isinstance(value, str):
-        raise AnatomyError(f"{where} must be a string, found {value!r:.60}")
-    if annotation == "tuple[str, ...]":
-        if not isinstance(value, list) or not value or not all(isinstance(item, str) for item in value):
-            raise AnatomyError(f"{where} must be a list of strings, found {value!r:.60}")
+    if annotation in _TABLES:
+        return _build(_TABLES[annotation], value, where)
+    if annotation in _LISTS:
+        return tuple(_build(_LISTS[annotation], item, where) for item in _list(value, where))
+    if annotation in ("tuple[str, ...]", "tuple[int, ...]"):
+        wanted = str if "str" in annotation else int
+        if not all(type(item) is wanted for item in _list(value, where)):
+            raise AnatomyError(f"{where} must be a list of {wanted.__name__}, found {value!r:.60}")
         return tuple(value)
+    if annotation in _SCALARS:
+        if type(value) is not _SCALARS[annotation]:
+            raise AnatomyError(f"{where} must be {_SCALARS[annotation].__name__}, found {value!r:.60}")
+    elif not isinstance(value, dict):
+        raise AnatomyError(f"{where} must be a table, found {value!r:.60}")
     return value
 
 
-@dataclass(frozen=True, kw_only=True)
-class BlockTensors:
-    """A stack as it stands in a checkpoint: for every block, its tensors by their name inside the block."""
-
-    stack: Stack
-    blocks: tuple[Mapping[str, str], ...]
-
-    @property
-    def depth(self) -> int:
-        return len(self.blocks)
-
-
-def measure(checkpoint: Checkpoint, stack: Stack) -> BlockTensors:
-    """Find a stack's blocks and check that tensors, numbering and config agree.
-
-    Raises:
-        CheckpointError: The config counts other blocks than the file holds, a number is missing, or the
-            tensors to zero are not there.
-    """
-    where = f"{checkpoint.path}: stack {stack.name!r}"
-    blocks = group_blocks(checkpoint.tensors, stack.name)
-    count = checkpoint.config.get(stack.count_key)
-    if type(count) is not int or count < 1:
-        raise CheckpointError(f"{where}: config.json has {stack.count_key} = {count!r}, expected a number of blocks")
-    if not blocks:
-        raise CheckpointError(
-            f"{where}: no tensor is called {stack.name}.0.*; the file is not in diffusers' layout for "
-            f"{checkpoint.class_name}"
-        )
-    if sorted(blocks) != list(range(count)):
-        raise CheckpointError(
-            f"{where}: config.json says {stack.count_key} = {count}, the tensors hold blocks {_ranges(sorted(blocks))}"
-        )
-    ordered = tuple(blocks[i] for i in range(count))
-    for i, block in enumerate(ordered):
-        for module in stack.zero:
-            if f"{module}.weight" not in block:
-                raise CheckpointError(f"{where}: {stack.name}.{i}.{module}.weight is not in the file")
-    return BlockTensors(stack=stack, blocks=ordered)
-
-
-def group_blocks(names: Mapping[str, Any], stack_name: str) -> dict[int, dict[str, str]]:
-    """Block number -> name inside the block -> whole name. Numbers are ASCII digits without leading zeros."""
-    pattern = re.compile(re.escape(stack_name) + r"\.(0|[1-9][0-9]*)\.(.+)", re.DOTALL)
-    blocks: dict[int, dict[str, str]] = {}
-    for name in names:
-        if match := pattern.fullmatch(name):
-            blocks.setdefault(int(match[1]), {})[match[2]] = name
-    return blocks
-
-
-def _ranges(numbers: list[int]) -> str:
-    """[0, 1, 2, 5] to "0-2, 5"."""
-    parts: list[str] = []
-    for i, number in enumerate(numbers):
-        if i and numbers[i - 1] == number - 1:
-            parts[-1] = f"{parts[-1].split('-')[0]}-{number}"
-        else:
-            parts.append(str(number))
-    return ", ".join(parts)
+def _list(value: Any, where: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise AnatomyError(f"{where} must be a list, found {value!r:.60}")
+    return value

@@ -1,171 +1,249 @@
-"""Depth: ModelGrow's expansion by block duplication (arXiv 2412.18966, figure 2 b, c, d).
-
-With N blocks o[0..N-1], P new ones and groups of M:
-
-    insert   for every group: its M originals, then P*M/N copies of the group's last
-    prefix   P copies of o[0], then all originals
-    suffix   all originals, then P copies of o[N-1]
-
-In a copy the last projection of every residual branch is zero, weight and bias, so a new block
-adds nothing until it is trained (as in LLaMA-Pro, arXiv 2401.02415).
-"""
+"""Depth: ModelGrow's expansion by block duplication (arXiv 2412.18966), for every declared architecture."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from .anatomy import BlockTensors, measure
-from .errors import PlanError
-from .plan import Copy, Plan, PlannedTensor, Zeros
+from .blocks import KINDS, as_inner, copy_block, rebuild_last, silence
+from .errors import CheckpointError, PlanError
+from .order import Order, order_blocks, resolve
+from .plan import Copy, Piece, Plan, PlannedTensor
+from .renumber import new_stride, renumbered
+from .stacks import FoundStack, find_stacks, group_by_prefix, map_counts
 
 if TYPE_CHECKING:
-    from .anatomy import Anatomy
+    from .anatomy import Anatomy, Stack, Stride
+    from .blocks import Part
     from .checkpoint import Checkpoint
+    from .order import ExpandOptions
 
-MODES = ("insert", "prefix", "suffix")
-INITS = ("zero", "copy")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExpandOptions:
-    """What to grow and by how much. None means the default that `resolve` works out from the depth."""
-
-    mode: str
-    blocks: int | None = None
-    """P, the number of new blocks."""
-    group: int | None = None
-    """M, the size of a group; for insert only."""
-    stack: str | None = None
-    init: str = "zero"
-    """"zero" keeps the function; "copy" leaves the copies as they are, and does not."""
+__all__ = ["plan_expand"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
-    """The blocks of the output: for each, the block of the input it is, and whether it is a new copy of it."""
+class _Growth:
+    """One stack at one place, and what becomes of it."""
 
-    sources: tuple[int, ...]
-    is_new: tuple[bool, ...]
-
-    @property
-    def index_map(self) -> tuple[int, ...]:
-        return tuple(place for place, new in enumerate(self.is_new) if not new)
+    found: FoundStack
+    order: Order
+    zero: tuple[str, ...]
 
     @property
-    def copied_from(self) -> dict[int, int]:
-        return {place: self.sources[place] for place, new in enumerate(self.is_new) if new}
-
-
-def resolve(options: ExpandOptions, depth: int) -> tuple[int, int]:
-    """P and M for a stack of `depth` blocks, defaults filled in.
-
-    insert doubles the depth, as the paper does, or puts one copy into every group of M; prefix and
-    suffix add a quarter.
-
-    Raises:
-        PlanError: An unknown mode, a number that is not positive, or groups that do not come out even.
-    """
-    mode, blocks, group = options.mode, options.blocks, options.group
-    if mode not in MODES:
-        raise PlanError(f"unknown mode {mode!r}; choose from {', '.join(MODES)}")
-    if options.init not in INITS:
-        raise PlanError(f"unknown init {options.init!r}; choose from {', '.join(INITS)}")
-    if blocks is not None and blocks < 1:
-        raise PlanError(f"--blocks is {blocks}; at least 1 block must be new")
-    if mode != "insert":
-        if group is not None:
-            raise PlanError(f"--group belongs to --mode insert; {mode} adds all its blocks in one place")
-        return blocks or max(depth // 4, 1), depth
-    if group is not None and (group < 1 or depth % group):
-        raise PlanError(f"--group {group} does not divide the {depth} blocks; choose from {_divisors(depth)}")
-    if blocks is None:
-        group = group or 1
-        return depth // group, group
-    if group is None:
-        if blocks % depth and depth % blocks:
-            raise PlanError(
-                f"--blocks {blocks} can't be spread evenly over {depth} blocks; "
-                f"choose from {_divisors(depth)}, a multiple of {depth}, or say --group"
-            )
-        group = max(depth // blocks, 1)
-    if blocks * group % depth:
-        raise PlanError(
-            f"--blocks {blocks} is not a whole number of copies for each of the {depth // group} groups of {group}; "
-            f"choose a multiple of {depth // group}"
-        )
-    return blocks, group
-
-
-def order_blocks(mode: str, *, depth: int, blocks: int, group: int) -> Order:
-    """ModelGrow's rule: N = `depth`, P = `blocks`, M = `group`."""
-    originals = [(i, False) for i in range(depth)]
-    if mode == "prefix":
-        places = [(0, True)] * blocks + originals
-    elif mode == "suffix":
-        places = originals + [(depth - 1, True)] * blocks
-    else:
-        copies = blocks * group // depth
-        places = []
-        for first in range(0, depth, group):
-            places += originals[first : first + group] + [(first + group - 1, True)] * copies
-    return Order(sources=tuple(i for i, _ in places), is_new=tuple(new for _, new in places))
+    def prefix(self) -> str:
+        return self.found.prefix
 
 
 def plan_expand(checkpoint: Checkpoint, anatomy: Anatomy, options: ExpandOptions) -> Plan:
-    """Plan the growth of one stack. Raises `PlanError`, `AnatomyError` or `CheckpointError`."""
-    found = measure(checkpoint, anatomy.stack(options.stack))
-    blocks, group = resolve(options, found.depth)
-    order = order_blocks(options.mode, depth=found.depth, blocks=blocks, group=group)
-    stack = found.stack.name
-    resolved = {"mode": options.mode, "blocks": blocks, "group": group, "stack": stack, "init": options.init}
-    if options.mode != "insert":
-        del resolved["group"]
-    notes = () if options.init == "zero" else ("init copy: the grown model does NOT compute the base's function",)
+    """Plan the growth of one stack.
+
+    Raises:
+        PlanError: It can't be done as asked, or not without changing the function.
+        AnatomyError: There is no such stack.
+        CheckpointError: Config and tensors do not agree.
+    """
+    stack = anatomy.stack(options.stack)
+    warnings = _refusals(checkpoint, anatomy, stack, options)
+    if stack.kind == "unet_layers":
+        from .unet_layers import plan_unet_layers
+
+        return plan_unet_layers(checkpoint, anatomy, stack, options)
+    places = find_stacks(checkpoint, anatomy, stack)
+    if not places:
+        raise PlanError(f"{checkpoint.path}: stack {stack.name!r} has no blocks, so there is nothing to copy")
+    zero = sum(anatomy.zero_of(checkpoint.config, stack), ()) if options.init == "zero" else ()
+    growths = [_Growth(found=found, order=_order(options, found.depth), zero=zero) for found in places]
+    edits = _counts(checkpoint, anatomy, stack, options)
+    edits |= renumbered(anatomy, stack, checkpoint.config, growths[0].order)
+    growths += [_in_step(checkpoint, partner.name, growths[0], partner.zero, options) for partner in stack.partners]
+    for stride in stack.strides:
+        growths += _at_stride(checkpoint, anatomy, stride, growths[0].order, edits)
+    carried, rebuilt = _carried(checkpoint, stack, growths)
     return Plan(
         operation="expand",
-        options=resolved,
+        options=_resolved(options, stack, growths[0]),
         class_name=anatomy.class_name,
-        tensors=(*_carried(checkpoint, found, order), *_copies(checkpoint, found, order, zero=options.init == "zero")),
-        config_edits={found.stack.count_key: len(order.sources)},
-        index_map={stack: order.index_map},
-        copied_from={stack: order.copied_from},
-        notes=notes,
+        tensors=(*carried, *(new for growth in growths for new in _copies(checkpoint, stack, growth, options))),
+        config_edits=edits,
+        index_map={growth.prefix: growth.order.index_map for growth in growths},
+        copied_from={growth.prefix: growth.order.copied_from for growth in growths},
+        rebuilt=rebuilt,
+        notes=(*warnings, *_notes(anatomy, stack, options, growths)),
     )
 
 
-def _carried(checkpoint: Checkpoint, found: BlockTensors, order: Order) -> list[PlannedTensor]:
-    places = order.index_map
+def _refusals(checkpoint: Checkpoint, anatomy: Anatomy, stack: Stack, options: ExpandOptions) -> list[str]:
+    """Reasons that were overruled. Raises `PlanError` for one that was not, or can't be."""
+    overruled = []
+    for refusal in stack.refusals:
+        if options.mode not in refusal.modes or not anatomy.holds(checkpoint.config, refusal.when):
+            continue
+        what = f"{anatomy.class_name}, {stack.name}, --mode {options.mode}"
+        if refusal.impossible:
+            raise PlanError(f"{what}: not possible: {refusal.reason}")
+        if options.init == "zero" and not options.allow_inexact:
+            raise PlanError(
+                f"{what}: would not be the same function: {refusal.reason}. Choose another mode or --stack, "
+                "or say --allow-inexact"
+            )
+        overruled.append(f"NOT the same function: {refusal.reason}")
+    return overruled
+
+
+def _order(options: ExpandOptions, depth: int) -> Order:
+    blocks, group = resolve(options, depth)
+    return order_blocks(options.mode, depth=depth, blocks=blocks, group=group)
+
+
+def _counts(checkpoint: Checkpoint, anatomy: Anatomy, stack: Stack, options: ExpandOptions) -> dict[str, Any]:
+    values = {key: anatomy.value(checkpoint.config, key) for key in stack.count_keys}
+    return {
+        key: map_counts(value, lambda depth: len(_order(options, depth).sources))
+        for key, value in values.items()
+        if value is not None
+    }
+
+
+def _in_step(
+    checkpoint: Checkpoint, prefix: str, main: _Growth, zero: tuple[str, ...], options: ExpandOptions
+) -> _Growth:
+    found = _find(checkpoint, prefix, zero)
+    if found.depth != main.found.depth:
+        raise CheckpointError(
+            f"{checkpoint.path}: {prefix} has {found.depth} blocks and {main.prefix} {main.found.depth}; "
+            "this architecture has as many of both"
+        )
+    return _Growth(found=found, order=main.order, zero=zero if options.init == "zero" else ())
+
+
+def _at_stride(
+    checkpoint: Checkpoint, anatomy: Anatomy, stride: Stride, order: Order, edits: dict[str, Any]
+) -> list[_Growth]:
+    steps = new_stride(anatomy, stride, checkpoint.config, order)
+    if steps is None:
+        return []
+    before, after = steps
+    edits[stride.key] = after
+    if stride.stack is None:
+        return []
+    found = _find(checkpoint, stride.stack, stride.zero)
+    kept = {place // after: number for number, place in enumerate(order.index_map[::before])}
+    if found.depth != len(kept):
+        raise CheckpointError(
+            f"{checkpoint.path}: {stride.stack} has {found.depth} blocks, {stride.key} = {before} asks for {len(kept)}"
+        )
+    sources, latest = [], 0
+    for place in range(len(order.sources) // after):
+        latest = kept.get(place, latest)
+        sources.append(latest)
+    new = tuple(place not in kept for place in range(len(sources)))
+    return [_Growth(found=found, order=Order(sources=tuple(sources), is_new=new), zero=stride.zero)]
+
+
+def _find(checkpoint: Checkpoint, prefix: str, zero: tuple[str, ...]) -> FoundStack:
+    blocks = group_by_prefix(checkpoint.tensors, prefix).get(prefix, {})
+    if not blocks or sorted(blocks) != list(range(len(blocks))):
+        raise CheckpointError(f"{checkpoint.path}: no tensors, or not all, of {prefix}.0, {prefix}.1, ... are there")
+    for number, block in blocks.items():
+        for module in zero:
+            if f"{module}.weight" not in block:
+                raise CheckpointError(f"{checkpoint.path}: {prefix}.{number}.{module}.weight is not in the file")
+    return FoundStack(prefix=prefix, blocks=tuple(blocks[i] for i in range(len(blocks))))
+
+
+def _carried(
+    checkpoint: Checkpoint, stack: Stack, growths: list[_Growth]
+) -> tuple[list[PlannedTensor], dict[str, tuple[Piece, ...]]]:
+    """The input's tensors at their new places, and how to make again what had to change its form."""
     renamed = {
-        name: f"{found.stack.name}.{places[i]}.{inner}"
-        for i, block in enumerate(found.blocks)
+        name: f"{growth.prefix}.{growth.order.index_map[number]}.{inner}"
+        for growth in growths
+        for number, block in enumerate(growth.found.blocks)
         for inner, name in block.items()
     }
-    return [
-        PlannedTensor(name=renamed.get(name, name), dtype=tensor.dtype, shape=tensor.shape, content=Copy(source=name))
-        for name, tensor in checkpoint.tensors.items()
+    changed: dict[str, PlannedTensor] = {}
+    rebuilt: dict[str, tuple[Piece, ...]] = {}
+    lent: list[PlannedTensor] = []
+    main = growths[0]
+    if stack.last and main.order.is_new[-1]:
+        place = f"{main.prefix}.{main.order.index_map[-1]}"
+        block = _inner_form(checkpoint, stack, main.found)
+        old = main.found.blocks[-1]
+        for kind in KINDS:
+            before, after = old.get(f"{stack.last.module}.{kind}"), f"{stack.last.inner_module}.{kind}"
+            if before is not None:
+                changed[before] = _planned(f"{place}.{after}", block[after])
+                shape = block[after].shape
+                rebuilt[before] = rebuild_last(stack.last, {kind: f"{place}.{after}"}, shape)[kind]
+        lent = [
+            _planned(f"{place}.{inner}", part, part_name=place)
+            for inner, part in block.items()
+            if inner not in old and not inner.startswith(f"{stack.last.inner_module}.")
+        ]
+    carried = [
+        changed.get(name)
+        or PlannedTensor(name=renamed.get(name, name), dtype=t.dtype, shape=t.shape, content=Copy(source=name))
+        for name, t in checkpoint.tensors.items()
     ]
+    return [*carried, *lent], rebuilt
 
 
-def _copies(checkpoint: Checkpoint, found: BlockTensors, order: Order, *, zero: bool) -> list[PlannedTensor]:
-    zeroed = {f"{module}.{kind}" for module in found.stack.zero for kind in ("weight", "bias")} if zero else set()
-    planned = []
-    for place, source in order.copied_from.items():
-        part = f"{found.stack.name}.{place}"
-        for inner, name in found.blocks[source].items():
-            tensor = checkpoint.tensors[name]
-            planned.append(
-                PlannedTensor(
-                    name=f"{part}.{inner}",
-                    dtype=tensor.dtype,
-                    shape=tensor.shape,
-                    content=Zeros() if inner in zeroed else Copy(source=name),
-                    is_new=True,
-                    part=part,
-                )
-            )
+def _inner_form(checkpoint: Checkpoint, stack: Stack, found: FoundStack) -> dict[str, Part]:
+    where = f"{checkpoint.path}: {found.prefix}.{found.depth - 1}"
+    if stack.last is None or found.depth < 2:
+        raise PlanError(
+            f"{where}: the only block of its stack writes no text, and no other shows how one that does looks"
+        )
+    last, before = (copy_block(checkpoint, found, found.depth - i) for i in (1, 2))
+    return as_inner(last, stack.last, before, where=where)
+
+
+def _copies(checkpoint: Checkpoint, stack: Stack, growth: _Growth, options: ExpandOptions) -> list[PlannedTensor]:
+    found, planned = growth.found, []
+    for place, source in growth.order.copied_from.items():
+        main = growth.prefix == stack.place or "*" in stack.place
+        widened = (
+            main and stack.last is not None and source == found.depth - 1 and place != len(growth.order.sources) - 1
+        )
+        block = _inner_form(checkpoint, stack, found) if widened else copy_block(checkpoint, found, source)
+        keep = frozenset(stack.last.borrow) if widened and stack.last else frozenset()
+        gates = stack.gates if main and options.init == "zero" else ()
+        block = silence(block, zero=growth.zero, gates=gates, keep=keep)
+        name = f"{growth.prefix}.{place}"
+        planned += [_planned(f"{name}.{inner}", part, part_name=name) for inner, part in block.items()]
     return planned
 
 
-def _divisors(number: int) -> str:
-    return ", ".join(str(i) for i in range(1, number + 1) if number % i == 0)
+def _planned(name: str, part: Part, *, part_name: str | None = None) -> PlannedTensor:
+    return PlannedTensor(
+        name=name,
+        dtype=part.dtype,
+        shape=part.shape,
+        content=part.content,
+        is_new=part_name is not None,
+        part=part_name,
+    )
+
+
+def _resolved(options: ExpandOptions, stack: Stack, growth: _Growth) -> Mapping[str, Any]:
+    blocks, group = resolve(options, growth.found.depth)
+    resolved: dict[str, Any] = {"mode": options.mode, "blocks": blocks, "stack": stack.name, "init": options.init}
+    if options.mode == "insert":
+        resolved["group"] = group
+    if options.allow_inexact:
+        resolved["allow_inexact"] = True
+    return resolved
+
+
+def _notes(anatomy: Anatomy, stack: Stack, options: ExpandOptions, growths: list[_Growth]) -> list[str]:
+    notes = []
+    if options.init == "copy":
+        notes.append("init copy: the grown model does NOT compute the base's function")
+    others = [other.name for other in anatomy.stacks if other.name != stack.name]
+    if options.stack is None and others:
+        notes.append(f"grows {stack.name}; also there, with --stack: {', '.join(others)}")
+    if any(growth.order.index_map != tuple(range(growth.found.depth)) for growth in growths):
+        also = f", and these speak of block numbers too: {'; '.join(stack.shifts)}" if stack.shifts else ""
+        notes.append(f"blocks get new numbers: move LoRAs with grow remap-lora{also}")
+    return notes

@@ -6,8 +6,9 @@ import re
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from .anatomy import anatomies, group_blocks, measure
+from .anatomy import anatomies
 from .errors import CheckpointError
+from .stacks import find_stacks, group_by_prefix
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,12 +20,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class StackReport:
-    """A stack and its depth. `count_key` is None where the architecture is not declared."""
+    """A stack and its depth. `count_keys` is empty where the architecture is not declared."""
 
     name: str
     depth: int
-    count_key: str | None
+    places: int
+    """In how many places the stack stands; 1 but for UNets."""
+    count_keys: tuple[str, ...]
     parameters_per_block: int
+    """Of its first block."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,19 +62,27 @@ class SourceReport:
         return asdict(self)
 
 
-def inspect(source: Source) -> SourceReport:
-    """Look at every component that has weights. Raises `CheckpointError` where tensors and config disagree."""
+def inspect(source: Source, *, known: Mapping[str, Anatomy] | None = None) -> SourceReport:
+    """Look at every component that has weights.
+
+    Args:
+        source: What to look at.
+        known: The architectures by class name; those that come along if None.
+
+    Raises:
+        CheckpointError: Tensors and config disagree.
+    """
+    found = anatomies() if known is None else known
     pipeline = source.pipeline
     return SourceReport(
         name=source.name,
         pipeline=str(pipeline["_class_name"]) if pipeline and "_class_name" in pipeline else None,
-        components=tuple(_inspect(component) for component in source.components),
+        components=tuple(_inspect(component, found.get(component.class_name)) for component in source.components),
     )
 
 
-def _inspect(component: Component) -> ComponentReport:
+def _inspect(component: Component, anatomy: Anatomy | None) -> ComponentReport:
     checkpoint = component.checkpoint
-    anatomy = anatomies().get(component.class_name)
     if checkpoint is None:
         stacks: tuple[StackReport, ...] = ()
         advice = "pickled weights, which are never opened here; save it as safetensors to look inside"
@@ -78,7 +90,7 @@ def _inspect(component: Component) -> ComponentReport:
         stacks = _guess_stacks(checkpoint)
         advice = (
             f"no anatomy for {component.class_name}: to grow it, one TOML file must name its stacks, the config keys "
-            "that count them, and each block's last projections (see CONTRIBUTING.md)"
+            "that count them, and each block's last projections (docs/anatomy.md), and come along as --anatomy FILE"
         )
     else:
         stacks = _declared_stacks(checkpoint, anatomy)
@@ -102,27 +114,42 @@ def _inspect(component: Component) -> ComponentReport:
 def _declared_stacks(checkpoint: Checkpoint, anatomy: Anatomy) -> tuple[StackReport, ...]:
     reports = []
     for stack in anatomy.stacks:
-        found = measure(checkpoint, stack)
-        first = sum(checkpoint.tensors[name].num_elements for name in found.blocks[0].values())
+        if stack.kind != "blocks":
+            continue
+        found = find_stacks(checkpoint, anatomy, stack)
+        if not found:
+            continue
         reports.append(
-            StackReport(name=stack.name, depth=found.depth, count_key=stack.count_key, parameters_per_block=first)
+            StackReport(
+                name=stack.name,
+                depth=max(place.depth for place in found),
+                places=len(found),
+                count_keys=stack.count_keys,
+                parameters_per_block=_parameters(checkpoint, found[0].blocks[0]),
+            )
         )
     return tuple(reports)
+
+
+def _parameters(checkpoint: Checkpoint, block: Mapping[str, str]) -> int:
+    return sum(checkpoint.tensors[name].num_elements for name in block.values())
 
 
 def _guess_stacks(checkpoint: Checkpoint) -> tuple[StackReport, ...]:
     """The outermost numbered groups of an architecture that is not declared: listed, never grown."""
     outermost = re.compile(r"([^0-9]*?)\.([0-9]+)\..+", re.DOTALL)
     names = dict.fromkeys(match[1] for name in checkpoint.tensors if (match := outermost.fullmatch(name)))
-    groups = {name: group_blocks(checkpoint.tensors, name) for name in names}
+    found = {name: group_by_prefix(checkpoint.tensors, name).get(name) for name in names}
+    groups = {name: blocks for name, blocks in found.items() if blocks}
     if len(groups) == 1:
         _check_count(checkpoint, *next(iter(groups.items())))
     return tuple(
         StackReport(
             name=name,
             depth=len(blocks),
-            count_key=None,
-            parameters_per_block=sum(checkpoint.tensors[n].num_elements for n in blocks[min(blocks)].values()),
+            places=1,
+            count_keys=(),
+            parameters_per_block=_parameters(checkpoint, blocks[min(blocks)]),
         )
         for name, blocks in groups.items()
         if len(blocks) > 1

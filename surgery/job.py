@@ -48,18 +48,25 @@ class Job:
         }
 
 
-def prepare(source: Source, operation: Operation, *, components: Sequence[str] = ()) -> Job:
+def prepare(
+    source: Source,
+    operation: Operation,
+    *,
+    components: Sequence[str] = (),
+    known: Mapping[str, Anatomy] | None = None,
+) -> Job:
     """Plan and validate; nothing is written.
 
     Args:
         source: Where it comes from.
         operation: Makes a plan for one component.
         components: Names of a pipeline's components; all that can grow if empty.
+        known: The architectures by class name; those that come along if None.
 
     Raises:
         GrowError: Nothing can grow, or a plan does not hold.
     """
-    known = anatomies()
+    known = anatomies() if known is None else known
     checkpoints = choose(source, components, known)
     plans = {}
     for name, checkpoint in checkpoints.items():

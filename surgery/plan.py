@@ -15,6 +15,7 @@ from .header import num_bytes
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
+    from .header import Tensor
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,13 +38,36 @@ class Values:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Piece:
+    """Rows `start` to `stop` (of the first axis) of a tensor, or as many rows of zeros where it has no `source`."""
+
+    source: str | None
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pieces:
+    """Rows of tensors of the input, and zeros, one after another."""
+
+    parts: tuple[Piece, ...]
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(part.source for part in self.parts if part.source is not None))
+
+
+Content = Copy | Zeros | Values | Pieces
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PlannedTensor:
     """One tensor of the output."""
 
     name: str
     dtype: str
     shape: tuple[int, ...]
-    content: Copy | Zeros | Values
+    content: Content
     is_new: bool = False
     """Whether it is a parameter that the input does not have."""
     part: str | None = None
@@ -67,6 +91,10 @@ class Plan:
     """Per stack: where block i of the input stands in the output."""
     copied_from: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
     """Per stack: new block of the output -> the block of the input that it copies."""
+    rebuilt: Mapping[str, tuple[Piece, ...]] = field(default_factory=dict)
+    """Tensors of the input that stand in the output in another form -> the output's rows that make them again."""
+    dropped: tuple[str, ...] = ()
+    """Tensors of the input that the operation takes away on purpose."""
     notes: tuple[str, ...] = ()
     """What the user should know before it runs."""
 
@@ -77,6 +105,20 @@ class Plan:
     @property
     def zeroed_names(self) -> tuple[str, ...]:
         return tuple(tensor.name for tensor in self.tensors if isinstance(tensor.content, Zeros))
+
+    @property
+    def zeroed_rows(self) -> dict[str, tuple[tuple[int, int], ...]]:
+        """New tensors of which only some rows are zero -> those rows, as (start, stop)."""
+        found: dict[str, tuple[tuple[int, int], ...]] = {}
+        for tensor in self.tensors:
+            if tensor.is_new and isinstance(tensor.content, Pieces):
+                found[tensor.name] = tuple(rows for rows, part in rows_of(tensor.content) if part.source is None)
+        return found
+
+    @property
+    def changed_names(self) -> tuple[str, ...]:
+        """Tensors that the input has and that stand in the output with other values or another shape."""
+        return tuple(t.name for t in self.tensors if not t.is_new and not isinstance(t.content, Copy))
 
     @property
     def renamed(self) -> dict[str, str]:
@@ -105,29 +147,20 @@ class Plan:
             PlanError: A name comes twice, a copy's source is missing or of another dtype or shape, or a
                 tensor of the input would be lost.
         """
+        self._check_names()
+        for tensor in self.tensors:
+            _check_content(tensor, checkpoint)
+        kept = {*self.renamed, *self.rebuilt, *self.dropped}
+        lost = [name for name in checkpoint.tensors if name not in kept]
+        if lost:
+            raise PlanError(f"the plan would lose {lost[0]!r} ({len(lost)} tensors in all)")
+
+    def _check_names(self) -> None:
         seen: set[str] = set()
         for tensor in self.tensors:
             if tensor.name in seen:
                 raise PlanError(f"the plan writes {tensor.name!r} twice")
             seen.add(tensor.name)
-            if isinstance(tensor.content, Copy):
-                source = checkpoint.tensors.get(tensor.content.source)
-                if source is None:
-                    raise PlanError(f"{tensor.name!r} copies {tensor.content.source!r}, which {checkpoint.path} lacks")
-                if (source.dtype, source.shape) != (tensor.dtype, tensor.shape):
-                    raise PlanError(
-                        f"{tensor.name!r} is planned as {tensor.dtype} {list(tensor.shape)}, its source "
-                        f"{tensor.content.source!r} is {source.dtype} {list(source.shape)}"
-                    )
-            elif isinstance(tensor.content, Zeros) and tensor.dtype == "F8_E8M0":
-                raise PlanError(f"{tensor.name!r} should be zero, and its dtype F8_E8M0 can't hold a zero")
-            elif isinstance(tensor.content, Values) and len(tensor.content.data) != tensor.nbytes:
-                raise PlanError(
-                    f"{tensor.name!r} takes {tensor.nbytes} bytes, its values have {len(tensor.content.data)}"
-                )
-        lost = [name for name in checkpoint.tensors if name not in self.renamed]
-        if lost:
-            raise PlanError(f"the plan would lose {lost[0]!r} ({len(lost)} tensors in all)")
 
     def new_config(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """The output's config.json."""
@@ -160,7 +193,60 @@ class Plan:
         }
 
 
-def _content_json(content: Copy | Zeros | Values) -> dict[str, str]:
+def rows_of(content: Pieces) -> list[tuple[tuple[int, int], Piece]]:
+    """Where each piece stands in the tensor that they make: its rows, as (start, stop)."""
+    found, position = [], 0
+    for part in content.parts:
+        end = position + part.stop - part.start
+        found.append(((position, end), part))
+        position = end
+    return found
+
+
+def _check_content(tensor: PlannedTensor, checkpoint: Checkpoint) -> None:
+    content = tensor.content
+    if isinstance(content, Copy):
+        source = _source(tensor, content.source, checkpoint)
+        if (source.dtype, source.shape) != (tensor.dtype, tensor.shape):
+            raise PlanError(
+                f"{tensor.name!r} is planned as {tensor.dtype} {list(tensor.shape)}, its source "
+                f"{content.source!r} is {source.dtype} {list(source.shape)}"
+            )
+    elif isinstance(content, Pieces):
+        _check_pieces(tensor, content, checkpoint)
+    elif isinstance(content, Zeros) and tensor.dtype == "F8_E8M0":
+        raise PlanError(f"{tensor.name!r} should be zero, and its dtype F8_E8M0 can't hold a zero")
+    elif isinstance(content, Values) and len(content.data) != tensor.nbytes:
+        raise PlanError(f"{tensor.name!r} takes {tensor.nbytes} bytes, its values have {len(content.data)}")
+
+
+def _check_pieces(tensor: PlannedTensor, content: Pieces, checkpoint: Checkpoint) -> None:
+    if not tensor.shape or sum(part.stop - part.start for part in content.parts) != tensor.shape[0]:
+        raise PlanError(f"{tensor.name!r}: its pieces do not make up its shape {list(tensor.shape)}")
+    num_bytes(tensor.dtype, tensor.shape[1:], where=f"a row of {tensor.name!r}")
+    for part in content.parts:
+        if part.source is None:
+            if tensor.dtype == "F8_E8M0":
+                raise PlanError(f"{tensor.name!r} should have zeros, and its dtype F8_E8M0 can't hold a zero")
+            continue
+        source = _source(tensor, part.source, checkpoint)
+        if (source.dtype, source.shape[1:]) != (tensor.dtype, tensor.shape[1:]) or part.stop > source.shape[0]:
+            raise PlanError(
+                f"{tensor.name!r} is planned as {tensor.dtype} {list(tensor.shape)} with rows {part.start} to "
+                f"{part.stop} of {part.source!r}, which is {source.dtype} {list(source.shape)}"
+            )
+
+
+def _source(tensor: PlannedTensor, name: str, checkpoint: Checkpoint) -> Tensor:
+    source = checkpoint.tensors.get(name)
+    if source is None:
+        raise PlanError(f"{tensor.name!r} copies {name!r}, which {checkpoint.path} lacks")
+    return source
+
+
+def _content_json(content: Content) -> dict[str, Any]:
     if isinstance(content, Copy):
         return {"content": "copy", "source": content.source}
+    if isinstance(content, Pieces):
+        return {"content": "pieces", "pieces": [[part.source, part.start, part.stop] for part in content.parts]}
     return {"content": "zeros" if isinstance(content, Zeros) else "values"}

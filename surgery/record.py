@@ -1,6 +1,6 @@
 """growth.json, the record beside config.json: where a model came from and what has grown.
 
-The trainer reads which tensors are new, `verify` which must be zero, `inspect` the history. It is
+The trainer reads which tensors are new, `verify` which must be zero, `shrink` how to go back. It is
 what makes "only the new parameters" a fact and not a naming habit.
 """
 
@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from . import strict_json
 from .errors import CheckpointError
+from .plan import Piece
+from .trace import names_after, rename
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 RECORD_NAME = "growth.json"
 FORMAT = 1
 _SAMPLE = 4096
+
+Rows = tuple[tuple[int, int], ...]
+"""Ranges of rows of a tensor's first axis, as (start, stop)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +42,7 @@ class Base:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One operation as it was done."""
+    """One operation as it was done. Tensors are named as they were called right after it."""
 
     operation: str
     options: Mapping[str, Any]
@@ -45,44 +50,86 @@ class Step:
     """Per stack: where block i of the input stands in the output."""
     copied_from: Mapping[str, Mapping[int, int]]
     """Per stack: new block of the output -> the block of the input that it copies."""
+    new: tuple[str, ...]
+    """Tensors that the input does not have."""
+    zeroed: tuple[str, ...]
+    """Those of them that were written as zeros, so that the function is unchanged."""
+    zeroed_rows: Mapping[str, Rows] = field(default_factory=dict)
+    """New tensors of which only some rows were written as zeros."""
+    changed: tuple[str, ...] = ()
+    """Tensors of the input whose values or shape changed."""
+    rebuilt: Mapping[str, tuple[Piece, ...]] = field(default_factory=dict)
+    """Tensors of the input, by the input's names, that stand in the output in another form: how to make them again."""
+    config_before: Mapping[str, Any] = field(default_factory=dict)
+    """Config keys that were edited -> the input's values; a key that the input did not have is in `config_added`."""
+    config_added: tuple[str, ...] = ()
     input_fingerprint: str
     made_with: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """A model's growth. The three lists name tensors as they are called in this folder now."""
+    """A model's growth."""
 
     base: Base
     steps: tuple[Step, ...]
-    new: tuple[str, ...]
-    """Tensors that the base does not have."""
-    zeroed: tuple[str, ...]
-    """Those of them that were written as zeros, so that the function is unchanged."""
-    changed: tuple[str, ...]
-    """Tensors of the base whose values or shape an operation changed."""
+
+    @property
+    def new(self) -> tuple[str, ...]:
+        """Tensors that the base does not have, as they are called now."""
+        return self._now("new")
+
+    @property
+    def zeroed(self) -> tuple[str, ...]:
+        """Tensors that were written as zeros, as they are called now."""
+        return self._now("zeroed")
+
+    @property
+    def changed(self) -> tuple[str, ...]:
+        """Tensors of the base whose values or shape an operation changed, as they are called now."""
+        new = set(self.new)
+        return tuple(name for name in self._now("changed") if name not in new)
+
+    @property
+    def zeroed_rows(self) -> dict[str, Rows]:
+        """New tensors of which only some rows were written as zeros, as they are called now."""
+        return {
+            rename(name, self.steps[number:]): rows
+            for number, step in enumerate(self.steps, 1)
+            for name, rows in step.zeroed_rows.items()
+        }
+
+    def _now(self, kind: str) -> tuple[str, ...]:
+        found = (
+            now
+            for number, step in enumerate(self.steps, 1)
+            for name in getattr(step, kind)
+            for now in names_after(name, self.steps[number:])
+        )
+        return tuple(dict.fromkeys(found))
 
     @classmethod
     def read(cls, path: Path) -> Record:
         """Raises `CheckpointError` if the file is not a record of a known format."""
-        data = strict_json.read_object(path)
+        return cls.parse(strict_json.read_object(path), where=str(path))
+
+    @classmethod
+    def parse(cls, data: Mapping[str, Any], *, where: str) -> Record:
+        """Raises `CheckpointError` if the data are not a record of a known format."""
         if data.get("format") != FORMAT:
             raise CheckpointError(
-                f"{path}: record format {data.get('format')!r}, this version of modelgrow reads {FORMAT}"
+                f"{where}: record format {data.get('format')!r}, this version of modelgrow reads {FORMAT}"
             )
         try:
             return cls(
                 base=Base(**{"class_name" if k == "class" else k: str(v) for k, v in data["base"].items()}),
                 steps=tuple(_step(step) for step in data["steps"]),
-                new=_names(data["new"]),
-                zeroed=_names(data["zeroed"]),
-                changed=_names(data["changed"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise CheckpointError(f"{path}: not a growth record: {error!r}. Restore the file, or remove it") from error
+            raise CheckpointError(f"{where}: not a growth record: {error!r}. Restore the file, or remove it") from error
 
     def to_json(self) -> dict[str, Any]:
-        """The record as it is written."""
+        """The record as it is written. The lists at its end follow from the steps, for whoever wants only those."""
         return {
             "format": FORMAT,
             "base": {
@@ -90,20 +137,7 @@ class Record:
                 "name": self.base.name,
                 "fingerprint": self.base.fingerprint,
             },
-            "steps": [
-                {
-                    "operation": step.operation,
-                    "options": dict(step.options),
-                    "index_map": {stack: list(places) for stack, places in step.index_map.items()},
-                    "copied_from": {
-                        stack: {str(new): old for new, old in copies.items()}
-                        for stack, copies in step.copied_from.items()
-                    },
-                    "input_fingerprint": step.input_fingerprint,
-                    "made_with": step.made_with,
-                }
-                for step in self.steps
-            ],
+            "steps": [_step_json(step) for step in self.steps],
             "new": list(self.new),
             "zeroed": list(self.zeroed),
             "changed": list(self.changed),
@@ -120,24 +154,17 @@ def extend(checkpoint: Checkpoint, plan: Plan, *, name: str, made_with: str) -> 
         options=plan.options,
         index_map=plan.index_map,
         copied_from=plan.copied_from,
+        new=plan.new_names,
+        zeroed=plan.zeroed_names,
+        zeroed_rows=plan.zeroed_rows,
+        changed=plan.changed_names,
+        rebuilt=plan.rebuilt,
+        config_before={key: checkpoint.config[key] for key in plan.config_edits if key in checkpoint.config},
+        config_added=tuple(key for key in plan.config_edits if key not in checkpoint.config),
         input_fingerprint=fingerprint,
         made_with=made_with,
     )
-    new, zeroed = set(plan.new_names), set(plan.zeroed_names)
-    changed: set[str] = set()
-    if earlier:
-        renamed = plan.renamed
-        new |= {renamed[old] for old in earlier.new}
-        zeroed |= {renamed[old] for old in earlier.zeroed}
-        changed |= {renamed[old] for old in earlier.changed}
-    order = [tensor.name for tensor in plan.tensors]
-    return Record(
-        base=base,
-        steps=(*(earlier.steps if earlier else ()), step),
-        new=tuple(n for n in order if n in new),
-        zeroed=tuple(n for n in order if n in zeroed),
-        changed=tuple(n for n in order if n in changed),
-    )
+    return Record(base=base, steps=(*(earlier.steps if earlier else ()), step))
 
 
 def fingerprint_of(checkpoint: Checkpoint) -> str:
@@ -151,11 +178,38 @@ def fingerprint_of(checkpoint: Checkpoint) -> str:
         tensor = checkpoint.tensors[name]
         digest.update(json.dumps([name, tensor.dtype, list(tensor.shape)]).encode())
         with tensor.file.open("rb") as file:
-            last = max(tensor.nbytes - _SAMPLE, 0)
-            for start in sorted({0, last // 2, last}):
+            for start in sample_starts(tensor.nbytes):
                 file.seek(tensor.offset + start)
                 digest.update(file.read(min(_SAMPLE, tensor.nbytes - start)))
     return f"sha256-sampled:{digest.hexdigest()}"
+
+
+def sample_starts(nbytes: int) -> list[int]:
+    """Where the samples of a tensor of `nbytes` bytes begin."""
+    last = max(nbytes - _SAMPLE, 0)
+    return sorted({0, last // 2, last})
+
+
+def _step_json(step: Step) -> dict[str, Any]:
+    return {
+        "operation": step.operation,
+        "options": dict(step.options),
+        "index_map": {stack: list(places) for stack, places in step.index_map.items()},
+        "copied_from": {
+            stack: {str(new): old for new, old in copies.items()} for stack, copies in step.copied_from.items()
+        },
+        "new": list(step.new),
+        "zeroed": list(step.zeroed),
+        "zeroed_rows": {name: [list(rows) for rows in ranges] for name, ranges in step.zeroed_rows.items()},
+        "changed": list(step.changed),
+        "rebuilt": {
+            name: [[part.source, part.start, part.stop] for part in parts] for name, parts in step.rebuilt.items()
+        },
+        "config_before": dict(step.config_before),
+        "config_added": list(step.config_added),
+        "input_fingerprint": step.input_fingerprint,
+        "made_with": step.made_with,
+    }
 
 
 def _step(data: Mapping[str, Any]) -> Step:
@@ -166,9 +220,26 @@ def _step(data: Mapping[str, Any]) -> Step:
         copied_from={
             stack: {int(new): int(old) for new, old in copies.items()} for stack, copies in data["copied_from"].items()
         },
+        new=_names(data["new"]),
+        zeroed=_names(data["zeroed"]),
+        zeroed_rows={
+            str(name): tuple((int(start), int(stop)) for start, stop in ranges)
+            for name, ranges in data["zeroed_rows"].items()
+        },
+        changed=_names(data["changed"]),
+        rebuilt={str(name): tuple(_piece(part) for part in parts) for name, parts in data["rebuilt"].items()},
+        config_before=dict(data["config_before"]),
+        config_added=_names(data["config_added"]),
         input_fingerprint=str(data["input_fingerprint"]),
         made_with=str(data["made_with"]),
     )
+
+
+def _piece(value: Any) -> Piece:
+    source, start, stop = value
+    if not isinstance(source, str):
+        raise ValueError(f"expected a tensor's name, found {source!r:.60}")
+    return Piece(source=source, start=int(start), stop=int(stop))
 
 
 def _names(value: Any) -> tuple[str, ...]:

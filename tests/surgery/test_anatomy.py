@@ -21,7 +21,7 @@ unit = "frames"
 note = "none"
 [[stacks]]
 name = "blocks"
-count_key = "num_layers"
+count_keys = ["num_layers"]
 zero = ["out"]
 """
 
@@ -37,11 +37,19 @@ def test_good_is_good() -> None:
     [
         ('text = "nowhere"', 'texts = "nowhere"', "unknown key 'texts'"),
         ('text = "nowhere"', "", "'text' is missing"),
-        ('text = "nowhere"', "text = 3", "must be a string"),
+        ('text = "nowhere"', "text = 3", "must be str, found 3"),
         ('zero = ["out"]', 'zero = ["out"]\nkeep = ["in"]', "unknown key 'keep'"),
-        ('zero = ["out"]', "zero = []", "must be a list of strings"),
+        ('zero = ["out"]', "zero = []", "zero and gates are empty"),
+        ('zero = ["out"]', 'zero = "out"', "must be a list"),
+        ('zero = ["out"]', "zero = [1]", "must be a list of str"),
+        ('count_keys = ["num_layers"]', "count_keys = []", "count_keys is empty"),
+        ('zero = ["out"]', 'kind = "unet"\nzero = ["out"]', "kind is 'unet'"),
+        ('zero = ["out"]', 'gates = [{module = "n", chunks = 2, zero = [2]}]', "some of its chunks 0 to 1"),
+        ('zero = ["out"]', 'zero = ["out"]\nrenumber = [{key = "a", kind = "all"}]', "unknown kind 'all'"),
+        ('zero = ["out"]', 'zero = ["out"]\nlast = {module = "n"}', "'inner_module' is missing"),
+        ('zero = ["out"]', 'zero = ["out"]\nrefusals = [{reason = "x", when = 1}]', "must be a table"),
         ('unit = "frames"', 'unit = "frames"\nlimit = 3', "unknown key 'limit'"),
-        ("[[stacks]]", "[stacks]", "declare at least one"),
+        ("[[stacks]]", "[stacks]", "at least one"),
         ('class = "X"', 'class = "X', "not valid TOML"),
     ],
 )

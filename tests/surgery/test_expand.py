@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from modelgrow.surgery import Checkpoint, Copy, ExpandOptions, PlanError, Tensor, Zeros, anatomies, plan_expand
-from modelgrow.surgery.expand import order_blocks, resolve
+from modelgrow.surgery.order import order_blocks, resolve
 
 
 def fake(depth: int, *, inner: tuple[str, ...] = ()) -> Checkpoint:

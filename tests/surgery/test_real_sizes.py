@@ -12,7 +12,8 @@ import pytest
 import torch
 from architectures import ARCHITECTURES
 
-from modelgrow.surgery import Checkpoint, ExpandOptions, Tensor, anatomies, plan_expand
+from modelgrow.surgery import Checkpoint, ExpandOptions, PlanError, Stack, Tensor, anatomies, plan_expand
+from modelgrow.surgery.stacks import find_stacks
 
 PUBLISHED = [
     pytest.param(row.class_name, config, id=hub_id) for row in ARCHITECTURES for hub_id, config in row.published.items()
@@ -30,25 +31,40 @@ def as_checkpoint(class_name: str, config: Mapping[str, Any]) -> Checkpoint:
         name: Tensor(dtype="BF16", shape=shape, file=Path("weights"), offset=0, nbytes=0)
         for name, shape in shapes(class_name, config).items()
     }
-    depth = inspect.signature(getattr(diffusers, class_name)).parameters["num_layers"].default
-    return Checkpoint(
-        path=Path(class_name), tensors=tensors, config={"num_layers": depth, **config, "_class_name": class_name}
+    parameters = inspect.signature(getattr(diffusers, class_name)).parameters.values()
+    defaults = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+    return Checkpoint(path=Path(class_name), tensors=tensors, config={**defaults, **config, "_class_name": class_name})
+
+
+def growths(checkpoint: Checkpoint, stack: Stack) -> list[ExpandOptions]:
+    options = [ExpandOptions(mode="insert", stack=stack.name)]
+    if stack.kind == "blocks":
+        found = find_stacks(checkpoint, anatomies()[str(checkpoint.class_name)], stack)
+        if all(place.depth % 2 == 0 for place in found):
+            options.append(ExpandOptions(mode="insert", group=2, stack=stack.name))
+        options += [ExpandOptions(mode=mode, blocks=3, stack=stack.name) for mode in ("prefix", "suffix")]
+    return options
+
+
+def refused(checkpoint: Checkpoint, stack: Stack, options: ExpandOptions) -> bool:
+    anatomy = anatomies()[str(checkpoint.class_name)]
+    return any(
+        options.mode in refusal.modes and anatomy.holds(checkpoint.config, refusal.when) for refusal in stack.refusals
     )
 
 
 @pytest.mark.parametrize(("class_name", "config"), PUBLISHED)
 def test_plan_equals_what_the_grown_class_expects(class_name: str, config: Mapping[str, Any]) -> None:
     checkpoint = as_checkpoint(class_name, config)
-    depth = checkpoint.config["num_layers"]
-    for options in (
-        ExpandOptions(mode="insert"),
-        ExpandOptions(mode="insert", group=2),
-        ExpandOptions(mode="prefix", blocks=3),
-        ExpandOptions(mode="suffix"),
-    ):
-        plan = plan_expand(checkpoint, anatomies()[class_name], options)
-        plan.validate(checkpoint)
-        grown = {tensor.name: tensor.shape for tensor in plan.tensors}
-        edited = {**config, **plan.config_edits}
-        assert edited["num_layers"] > depth
-        assert grown == shapes(class_name, edited)
+    anatomy = anatomies()[class_name]
+    for stack in anatomy.stacks:
+        for options in growths(checkpoint, stack):
+            if refused(checkpoint, stack, options):
+                with pytest.raises(PlanError):
+                    plan_expand(checkpoint, anatomy, options)
+                continue
+            plan = plan_expand(checkpoint, anatomy, options)
+            plan.validate(checkpoint)
+            grown = {tensor.name: tensor.shape for tensor in plan.tensors}
+            assert len(grown) > len(checkpoint.tensors)
+            assert grown == shapes(class_name, {**config, **plan.config_edits}), (stack.name, options.mode)

@@ -1,0 +1,95 @@
+"""`grow expand`: duplicate blocks."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Literal
+
+import typer
+
+from .jobs import execute, outline, show_done, show_plan
+from .options import (
+    AnatomyFiles,
+    AsJson,
+    Ckpt,
+    Components,
+    Config,
+    DryRun,
+    Output,
+    Overwrite,
+    Revision,
+    Variant,
+)
+
+EPILOG = (
+    "Examples:\n\n"
+    "  [bold]grow expand --mode suffix --blocks 8 Wan-AI/Wan2.1-T2V-1.3B-Diffusers[/bold]\n\n"
+    "  [bold]grow expand --mode insert ./CogVideoX-2b -o ./CogVideoX-2b-deep[/bold]\n\n"
+    "  [bold]grow expand --mode insert --group 5 ./CogVideoX-2b --dry-run[/bold]"
+)
+
+
+def expand(
+    ckpt: Ckpt,
+    mode: Annotated[
+        Literal["insert", "prefix", "suffix"],
+        typer.Option(
+            help="Where the new blocks go: into the stack after every group, before it, or after it.",
+            show_default=False,
+        ),
+    ],
+    blocks: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="P",
+            show_default=False,
+            help="How many new blocks. Default: insert doubles the depth; prefix and suffix add a quarter.",
+        ),
+    ] = None,
+    group: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="M", help="insert: copies follow every M-th block.", show_default=False),
+    ] = None,
+    stack: Annotated[
+        str | None,
+        typer.Option(help="Which stack, where a model has several. Default: the main one.", show_default=False),
+    ] = None,
+    component: Components = None,
+    init: Annotated[
+        Literal["zero", "copy"],
+        typer.Option(help="zero keeps the function; copy does not: the new blocks act from the start."),
+    ] = "zero",
+    allow_inexact: Annotated[
+        bool,
+        typer.Option("--allow-inexact", help="Grow even where an architecture makes an exact copy impossible."),
+    ] = False,
+    output: Output = None,
+    dry_run: DryRun = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    anatomy: AnatomyFiles = None,
+    config: Config = None,
+    variant: Variant = None,
+    revision: Revision = None,
+) -> None:
+    """Duplicate transformer blocks: same function, more depth (ModelGrow)."""
+    from modelgrow.surgery import ExpandOptions, anatomies, default_output, open_source, plan_expand, prepare
+
+    options = ExpandOptions(mode=mode, blocks=blocks, group=group, stack=stack, init=init, allow_inexact=allow_inexact)
+    source = open_source(ckpt, config=config, variant=variant, revision=revision)
+    job = prepare(
+        source,
+        lambda checkpoint, known: plan_expand(checkpoint, known, options),
+        components=component or (),
+        known=anatomies(tuple(anatomy or ())),
+    )
+    target = output or default_output(job)
+    if dry_run:
+        show_plan(job, target, as_json=as_json)
+        return
+    execute(job, target, overwrite=overwrite)
+    if as_json:
+        print(json.dumps({"output": str(target), **outline(job)}, indent=2))
+    else:
+        show_done(job, target, ckpt)

@@ -1,0 +1,62 @@
+"""`grow inspect`: what a checkpoint is, what can grow in it, and what has grown."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from .console import console, count, escape, size
+from .options import AnatomyFiles, AsJson, Ckpt, Config, Revision, Variant
+
+if TYPE_CHECKING:
+    from modelgrow.surgery import SourceReport
+
+EPILOG = "Example:  [bold]grow inspect Wan-AI/Wan2.1-T2V-1.3B-Diffusers[/bold]"
+
+
+def inspect(
+    ckpt: Ckpt,
+    as_json: AsJson = False,
+    anatomy: AnatomyFiles = None,
+    config: Config = None,
+    variant: Variant = None,
+    revision: Revision = None,
+) -> None:
+    """Show what a checkpoint is, what can grow in it, and what has grown."""
+    from modelgrow.surgery import anatomies, open_source
+    from modelgrow.surgery import inspect as look
+
+    source = open_source(ckpt, config=config, variant=variant, revision=revision)
+    report = look(source, known=anatomies(tuple(anatomy or ())))
+    if as_json:
+        print(json.dumps(report.to_json(), indent=2))
+    else:
+        _show_report(report)
+
+
+def _show_report(report: SourceReport) -> None:
+    from rich.table import Table
+
+    out = console()
+    out.print(f"[bold]{escape(report.name)}[/bold]" + (f"  ({report.pipeline})" if report.pipeline else ""))
+    for part in report.components:
+        table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+        if part.parameters is not None and part.num_bytes is not None:
+            kinds = ", ".join(part.dtypes)
+            table.add_row("parameters", f"{count(part.parameters)}, {size(part.num_bytes)}, {kinds}")
+        for stack in part.stacks:
+            counted = f", counted by {', '.join(stack.count_keys)}" if stack.count_keys else ""
+            places = f" in each of {stack.places} places" if stack.places > 1 else ""
+            each = count(stack.parameters_per_block)
+            table.add_row("stack", f"{escape(stack.name)}: {stack.depth} blocks of {each}{places}{counted}")
+        if part.text:
+            table.add_row("text", part.text)
+        if part.frames:
+            table.add_row("frames", part.frames)
+        if part.family or part.growable:
+            table.add_row("known as", str(part.family))
+        for line in part.history:
+            table.add_row("history", escape(line))
+        table.add_row("[green]can grow[/green]" if part.growable else "can't grow", escape(part.advice))
+        out.print(f"\n[cyan]{part.name + ': ' if part.name else ''}{part.class_name}[/cyan]")
+        out.print(table)

@@ -1,0 +1,81 @@
+"""How a job is shown: its plan, its progress, its end."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from .console import console, count, escape, size
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from modelgrow.surgery import Job, Plan
+
+
+def execute(job: Job, output: Path, *, overwrite: bool) -> None:
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    from modelgrow.surgery import execute
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=console(stderr=True), transient=True) as progress:
+        total = 2 * sum(plan.num_bytes for plan in job.plans.values())
+        task = progress.add_task("writing and comparing", total=total)
+        execute(job, output, overwrite=overwrite, progress=lambda count: progress.advance(task, count))
+
+
+def outline(job: Job) -> dict[str, Any]:
+    """A plan's JSON without the list of its tensors."""
+    data = job.to_json()
+    for plan in data["plans"].values():
+        del plan["tensors"]
+    return data
+
+
+def show_plan(job: Job, output: Path, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"output": str(output), **job.to_json()}, indent=2))
+        return
+    from rich.table import Table
+
+    from modelgrow.surgery import Copy
+
+    out = console()
+    for name, plan in job.plans.items():
+        _show_outline(name, plan)
+        table = Table("tensor", "dtype", "shape", "content", box=None, header_style="bold")
+        kept = 0
+        for tensor in plan.tensors:
+            content = tensor.content
+            if isinstance(content, Copy) and content.source == tensor.name:
+                kept += 1
+                continue
+            what = content.source if isinstance(content, Copy) else type(content).__name__.lower()
+            shape = "x".join(map(str, tensor.shape))
+            table.add_row(tensor.name, tensor.dtype, shape, what, style="green" if tensor.is_new else "yellow")
+        out.print(table, soft_wrap=True)
+        out.print(f"and {kept} tensors as they are; green is new, yellow is renumbered", style="dim")
+    out.print(f"\nwould write {size(job.num_bytes)} to {output}. [bold]Nothing was written.[/bold]", highlight=False)
+
+
+def _show_outline(name: str, plan: Plan) -> None:
+    out = console()
+    title = f"{name}: {plan.class_name}" if name else plan.class_name
+    options = " ".join(f"{key}={value}" for key, value in plan.options.items())
+    out.print(f"[cyan]{title}[/cyan]  {plan.operation} {options}", highlight=False)
+    for key, value in plan.config_edits.items():
+        out.print(f"  config: {key} = {value}", highlight=False)
+    for stack, copies in plan.copied_from.items():
+        new = ", ".join(f"{place} (of {source})" for place, source in copies.items())
+        out.print(f"  {stack}: new blocks {new}; {count(plan.num_new_parameters)} new parameters", highlight=False)
+    for note in plan.notes:
+        out.print(f"  [yellow]{note}[/yellow]")
+
+
+def show_done(job: Job, output: Path, base: str) -> None:
+    for name, plan in job.plans.items():
+        _show_outline(name, plan)
+    out = console()
+    out.print(f"\nwritten: [bold]{escape(str(output))}[/bold]", highlight=False, soft_wrap=True)
+    out.print(f"prove it: grow verify {output} --base {base}", markup=False, highlight=False, soft_wrap=True)

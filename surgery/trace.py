@@ -1,0 +1,67 @@
+"""Where a tensor of the base stands after some steps: renumbered, or rebuilt from other tensors' rows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .plan import Piece
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from .record import Step
+
+
+def rename(name: str, steps: Sequence[Step]) -> str:
+    """What a tensor (or anything else whose name holds a block's number) is called after `steps`."""
+    for step in steps:
+        name = rename_once(name, step.index_map)
+    return name
+
+
+def rename_once(name: str, index_map: Mapping[str, tuple[int, ...]]) -> str:
+    """The name after one step. Names outside all stacks, and numbers beyond their ends, stay."""
+    for stack, places in index_map.items():
+        if name.startswith(stack + "."):
+            number, dot, inner = name[len(stack) + 1 :].partition(".")
+            if dot and number.isdecimal() and int(number) < len(places):
+                return f"{stack}.{places[int(number)]}.{inner}"
+    return name
+
+
+def names_after(name: str, steps: Sequence[Step]) -> tuple[str, ...]:
+    """The tensors that hold a tensor's values after `steps`: one, or several where it was taken apart."""
+    names: tuple[str, ...] = (name,)
+    for step in steps:
+        names = tuple(dict.fromkeys(after for before in names for after in _names_once(before, step)))
+    return names
+
+
+def _names_once(name: str, step: Step) -> tuple[str, ...]:
+    if name in step.rebuilt:
+        return tuple(part.source for part in step.rebuilt[name] if part.source is not None)
+    return (rename_once(name, step.index_map),)
+
+
+def pieces_after(name: str, rows: int, steps: Sequence[Step]) -> tuple[Piece, ...]:
+    """The rows that make up a tensor of `rows` rows again after `steps`."""
+    pieces: tuple[Piece, ...] = (Piece(source=name, start=0, stop=rows),)
+    for step in steps:
+        pieces = tuple(after for before in pieces for after in _pieces_once(before, step))
+    return pieces
+
+
+def _pieces_once(piece: Piece, step: Step) -> list[Piece]:
+    name = piece.source
+    if name is None:
+        return [piece]
+    if name not in step.rebuilt:
+        return [Piece(source=rename_once(name, step.index_map), start=piece.start, stop=piece.stop)]
+    found, position = [], 0
+    for part in step.rebuilt[name]:
+        size = part.stop - part.start
+        first, last = max(piece.start - position, 0), min(piece.stop - position, size)
+        if first < last:
+            found.append(Piece(source=part.source, start=part.start + first, stop=part.start + last))
+        position += size
+    return found
