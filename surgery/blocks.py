@@ -133,17 +133,8 @@ def _take(part: Part, chunk: int, rows: int) -> Piece:
     return Piece(source=source, start=chunk * rows, stop=(chunk + 1) * rows)
 
 
-def rebuild_last(last: Last, names: Mapping[str, str], shape: tuple[int, ...]) -> dict[str, tuple[Piece, ...]]:
-    """How to make the last block's modulation again from the inner one's rows.
-
-    Args:
-        last: The conversion.
-        names: Kind -> the inner modulation's tensor in the output.
-        shape: Of the inner modulation's weight.
-    """
-    rows = shape[0] // len(last.chunks)
-    places = [last.chunks.index(chunk) for chunk in range(max(last.chunks) + 1)]
-    return {
-        kind: tuple(Piece(source=name, start=place * rows, stop=(place + 1) * rows) for place in places)
-        for kind, name in names.items()
-    }
+def rebuild_last(last: Last, name: str, rows: int) -> tuple[Piece, ...]:
+    """The rows of the inner modulation `name`, of `rows` rows in all, that make the last block's again."""
+    chunk = rows // len(last.chunks)
+    places = [last.chunks.index(number) for number in range(max(last.chunks) + 1)]
+    return tuple(Piece(source=name, start=place * chunk, stop=(place + 1) * chunk) for place in places)

@@ -6,26 +6,39 @@ import json
 import re
 from pathlib import Path
 
-from architectures import ARCHITECTURES
+from architectures import ARCHITECTURES, Architecture
 
 from modelgrow.pipelines.foundation import foundation_path
-from modelgrow.surgery import anatomies
+from modelgrow.surgery import Stack, anatomies
+from modelgrow.surgery.order import MODES
 
 README = Path(__file__).parent.parent / "README.md"
 
 
 def support_matrix() -> str:
-    """One row per declared architecture: what grows, and which true sizes are tested."""
+    """One row per stack of every declared architecture: what grows, and which true sizes are tested."""
     lines = [
-        "| family | diffusers class | stack, counted by | insert, prefix, suffix | true sizes tested |",
-        "|---|---|---|---|---|",
+        "| family | diffusers class | stack, counted by | insert | prefix | suffix | true sizes tested |",
+        "|---|---|---|---|---|---|---|",
     ]
     for anatomy in anatomies().values():
-        stacks = ", ".join(f"`{stack.name}`, `{stack.count_key}`" for stack in anatomy.stacks)
-        sizes = [hub_id for row in ARCHITECTURES if row.class_name == anatomy.class_name for hub_id in row.published]
-        names = ", ".join(size.split("/")[1].removesuffix("-Diffusers") for size in sizes)
-        lines.append(f"| {anatomy.family} | `{anatomy.class_name}` | {stacks} | exact | {names} |")
+        rows = [row for row in ARCHITECTURES if row.class_name == anatomy.class_name]
+        names = ", ".join(hub_id.split("/")[1].removesuffix("-Diffusers") for row in rows for hub_id in row.published)
+        for stack in anatomy.stacks:
+            counted = ", ".join(f"`{key}`" for key in stack.count_keys)
+            modes = " | ".join(_verdict(rows, stack, mode) for mode in MODES)
+            first = stack is anatomy.stacks[0]
+            family = f"{anatomy.family} | `{anatomy.class_name}`" if first else " | "
+            lines.append(f"| {family} | `{stack.name}`, {counted} | {modes} | {names if first else ''} |")
     return "\n".join(lines)
+
+
+def _verdict(rows: list[Architecture], stack: Stack, mode: str) -> str:
+    """What tests/pipelines/test_identity.py proves of a mode, over all rows of a class."""
+    refused = [row for row in rows if (stack.name, mode) in row.refused]
+    if not refused:
+        return "exact"
+    return "refused" if len(refused) == len(rows) else f"exact, but {', '.join(row.name for row in refused)} refused"
 
 
 def measured() -> str:
