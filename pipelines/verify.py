@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from modelgrow.surgery import CheckpointError, Source, VerifyError, anatomies, open_source
+from modelgrow.surgery import CheckpointError, Source, VerifyError, open_source
 from modelgrow.surgery.compare import broken_promises
 
 from .models import load_model
-from .probes import random_inputs, run_model
+from .probes import RECIPES, random_inputs, run_model
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from modelgrow.surgery import Checkpoint
+    from modelgrow.surgery import Checkpoint, Component
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -31,7 +31,8 @@ class ComponentVerdict:
     class_name: str
     dtype: str
     draws: int
-    max_difference: float
+    max_difference: float | None
+    """None where no inputs are known for the class, so that outputs were not run."""
     output_scale: float
     """The base's largest absolute output, to read `max_difference` against."""
     promises: tuple[str, ...] | None
@@ -43,6 +44,9 @@ class ComponentVerdict:
 
     @property
     def sentence(self) -> str:
+        if self.max_difference is None:
+            found = self.promises[0] if self.promises else "every base weight is in place and every zero is zero"
+            return f"Not proven the same: no inputs are known for {self.class_name}, so it was not run; {found}."
         what = f"{self.class_name}, {self.draws} random inputs in {self.dtype}"
         if self.max_difference != 0.0:
             return (
@@ -71,7 +75,7 @@ class VerifyReport:
 
     @property
     def max_difference(self) -> float:
-        return max(verdict.max_difference for verdict in self.components)
+        return max(verdict.max_difference or 0.0 for verdict in self.components)
 
     @property
     def sentence(self) -> str:
@@ -131,6 +135,9 @@ def verify(
     pairs = _pairs(open_source(str(grown)), open_source(str(base)))
     verdicts = []
     for name, new, old in pairs:
+        if new.class_name not in RECIPES:
+            verdicts.append(_unrun(name, new, old))
+            continue
         kind = DTYPES[dtype] if dtype != "auto" else _auto_dtype(new, device)
         tell = report or (lambda _: None)
         tell(f"{name or new.class_name}: running the base")
@@ -148,7 +155,7 @@ def _pairs(grown: Source, base: Source) -> list[tuple[str, Checkpoint, Checkpoin
     for new in grown.components:
         for old in base.components:
             same = new.name == old.name or "" in (new.name, old.name)
-            known = new.class_name == old.class_name and new.class_name in anatomies()
+            known = new.class_name == old.class_name and (new.class_name in RECIPES or _has_grown(new))
             if same and known and new.checkpoint and old.checkpoint:
                 pairs.append((new.name or old.name, new.checkpoint, old.checkpoint))
                 break
@@ -156,9 +163,26 @@ def _pairs(grown: Source, base: Source) -> list[tuple[str, Checkpoint, Checkpoin
         classes = [", ".join(c.class_name for c in side.components) for side in (grown, base)]
         raise VerifyError(
             f"nothing to compare: {grown.name} holds {classes[0] or 'nothing'}, {base.name} holds "
-            f"{classes[1] or 'nothing'}; both need a component of the same class, one of {', '.join(anatomies())}"
+            f"{classes[1] or 'nothing'}; both need a component of the same class, one of {', '.join(RECIPES)}"
         )
     return pairs
+
+
+def _has_grown(component: Component) -> bool:
+    return component.checkpoint is not None and component.checkpoint.record is not None
+
+
+def _unrun(name: str, grown: Checkpoint, base: Checkpoint) -> ComponentVerdict:
+    """What the record alone can tell of a class whose inputs nobody declared."""
+    return ComponentVerdict(
+        name=name,
+        class_name=str(grown.class_name),
+        dtype="none",
+        draws=0,
+        max_difference=None,
+        output_scale=0.0,
+        promises=_promises(grown, base),
+    )
 
 
 def _run(checkpoint: Checkpoint, draws: int, seed: int, dtype: torch.dtype, device: str) -> list[torch.Tensor]:

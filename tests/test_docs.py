@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from readme import README, rewritten
 from typer.main import get_command
 
 from modelgrow.cli import app
+from modelgrow.surgery import anatomy
 
 ROOT = README.parent
 TEXT = README.read_text(encoding="utf-8")
@@ -64,3 +66,17 @@ def test_readme_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     (block,) = [b for b in re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL) if "plan_expand" in b]
     exec(compile(block, "README.md", "exec"), {})
     assert '"num_layers": 6' in (tmp_path / "CogVideoX-2b-deep" / "config.json").read_text()
+
+
+def test_every_key_of_an_anatomy_is_explained() -> None:
+    text = (ROOT / "docs" / "anatomy.md").read_text(encoding="utf-8")
+    tables = (anatomy.Anatomy, anatomy.Frames, anatomy.Stack, anatomy.Gate, anatomy.Last, anatomy.Partner)
+    tables += (anatomy.Renumber, anatomy.Stride, anatomy.Refusal, anatomy.Variant)
+    keys = {item.name for table in tables for item in fields(table)}
+    assert [key for key in sorted(keys) if f"`{key}`" not in text and f"[{key}]" not in text] == []
+
+
+def test_the_example_of_an_anatomy_is_one() -> None:
+    text = (ROOT / "docs" / "anatomy.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```toml\n(.*?)```", text, flags=re.DOTALL)
+    assert anatomy.parse_anatomy(block, where="docs").stacks[0].count_keys == ("num_layers",)

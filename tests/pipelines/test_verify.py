@@ -116,3 +116,17 @@ def test_growth_by_copies_is_not_the_same_function(folders: tuple[Path, Path], t
     assert not report.is_identical
     assert report.components[0].dtype == "bfloat16"
     assert torch.isfinite(torch.tensor(report.max_difference))
+
+
+def test_a_class_without_inputs_is_not_called_proven(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    """The record is checked; nothing was run, and nothing else is claimed."""
+    base, grown = (shutil.copytree(folder, tmp_path / folder.name) for folder in folders)
+    for folder in (base, grown):
+        config = folder / "config.json"
+        config.write_text(config.read_text().replace(ROW.class_name, "FooTransformer"))
+    report = verify(grown, base)
+    assert not report.is_identical
+    assert "no inputs are known for FooTransformer" in report.sentence
+    assert "every base weight is in place" in report.sentence
+    planted = verify(plant(grown, tmp_path / "planted", "blocks.2.ffn.net.2.bias", 1e-30), base)
+    assert "should be zero, and is not" in planted.sentence

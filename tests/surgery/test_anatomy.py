@@ -9,7 +9,21 @@ from pathlib import Path
 import pytest
 from architectures import ARCHITECTURES
 
-from modelgrow.surgery import AnatomyError, CheckpointError, ExpandOptions, anatomies, open_checkpoint, plan_expand
+from modelgrow.surgery import (
+    Anatomy,
+    AnatomyError,
+    Checkpoint,
+    CheckpointError,
+    ExpandOptions,
+    Plan,
+    SourceError,
+    anatomies,
+    execute,
+    open_checkpoint,
+    open_source,
+    plan_expand,
+    prepare,
+)
 from modelgrow.surgery.anatomy import parse_anatomy
 
 GOOD = """
@@ -94,3 +108,50 @@ def test_another_layout_is_recognised_as_such(make_ltx: Callable[..., Path]) -> 
     wan = anatomies()["WanTransformer3DModel"]
     with pytest.raises(CheckpointError, match="not in diffusers' layout"):
         plan_expand(checkpoint, wan, ExpandOptions(mode="suffix"))
+
+
+OWN = """
+class = "FooTransformer"
+family = "Foo"
+text = "attn2"
+[frames]
+unit = "frames"
+note = "none"
+[[stacks]]
+name = "transformer_blocks"
+count_keys = ["num_layers"]
+zero = ["attn1.to_out.0", "attn2.to_out.0", "ff.net.2"]
+"""
+
+
+def test_a_declaration_of_ones_own(make_ltx: Callable[..., Path], tmp_path: Path) -> None:
+    """A class that nobody declared grows with a file that does, and not without."""
+    folder = make_ltx()
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"_class_name": "FooTransformer"}))
+    (tmp_path / "foo.toml").write_text(OWN)
+    source = open_source(str(folder))
+
+    def plan(checkpoint: Checkpoint, anatomy: Anatomy) -> Plan:
+        return plan_expand(checkpoint, anatomy, ExpandOptions(mode="suffix", blocks=2))
+
+    with pytest.raises(SourceError, match="nothing here that can grow"):
+        prepare(source, plan)
+    grown = execute(prepare(source, plan, known=anatomies((tmp_path / "foo.toml",))), tmp_path / "grown")
+    assert json.loads((grown / "config.json").read_text())["num_layers"] == 5
+    assert "FooTransformer" not in anatomies()
+
+
+def test_a_declaration_of_ones_own_comes_before_ours(tmp_path: Path) -> None:
+    (tmp_path / "ltx.toml").write_text(OWN.replace("FooTransformer", "LTXVideoTransformer3DModel"))
+    assert anatomies((tmp_path / "ltx.toml",))["LTXVideoTransformer3DModel"].family == "Foo"
+    assert anatomies()["LTXVideoTransformer3DModel"].family == "LTX-Video"
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe", b"class = 3"])
+def test_a_bad_file_is_named(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "own.toml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(AnatomyError, match=r"own\.toml"):
+        anatomies((path,))
