@@ -22,6 +22,7 @@ from .errors import (
     OutputError,
     PlanError,
     SourceError,
+    TrainError,
     VerifyError,
 )
 from .expand import plan_expand
@@ -56,6 +57,7 @@ __all__ = [
     "SourceReport",
     "Stack",
     "Tensor",
+    "TrainError",
     "Values",
     "VerifyError",
     "Zeros",

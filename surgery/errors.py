@@ -38,3 +38,7 @@ class VerifyError(GrowError, RuntimeError):
 
 class GenerateError(GrowError, RuntimeError):
     """A pipeline can't be loaded, or can't make what was asked for."""
+
+
+class TrainError(GrowError, RuntimeError):
+    """A run can't be set up, or did not do what a run must do."""

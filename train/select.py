@@ -1,0 +1,78 @@
+"""Which parameters train. growth.json decides, not a naming habit."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from modelgrow.surgery import TrainError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from modelgrow.surgery import Record
+
+LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
+"""Attention projections, by the names that diffusers gives them."""
+
+
+def names_to_train(model: torch.nn.Module, record: Record | None, train: str) -> tuple[str, ...]:
+    """Names of the parameters that train, in the model's order.
+
+    Args:
+        model: The grown model.
+        record: Its growth.json; needed unless everything trains.
+        train: "new", "grown-blocks" or "all".
+
+    Raises:
+        TrainError: Nothing has grown, or the record names what the model does not have.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    if train == "all":
+        return tuple(names)
+    if record is None:
+        raise TrainError("this model has no growth.json, so nothing in it is new; grow it first, or train 'all'")
+    grown = {*record.new, *record.changed}
+    missing = sorted(grown - set(names) - {name for name, _ in model.named_buffers()})
+    if missing:
+        raise TrainError(f"growth.json names {missing[0]!r}, which {type(model).__name__} does not have")
+    if train == "grown-blocks":
+        blocks = {match[0] for name in grown if (match := re.match(r".*?\.[0-9]+(?=\.)", name))}
+        grown |= {name for name in names if any(name.startswith(block + ".") for block in blocks)}
+    chosen = tuple(name for name in names if name in grown)
+    if not chosen:
+        raise TrainError("growth.json names nothing new, so there is nothing to train")
+    return chosen
+
+
+def freeze_all_but(model: torch.nn.Module, names: Iterable[str]) -> list[tuple[str, torch.nn.Parameter]]:
+    """Frozen means frozen: no gradient, hence no gradient buffer. What trains becomes float32.
+
+    Returns the trained parameters by name.
+    """
+    wanted = set(names)
+    trained = []
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in wanted)
+        if name in wanted:
+            parameter.data = parameter.data.float()
+            trained.append((name, parameter))
+    return trained
+
+
+def add_lora(model: Any, rank: int, seed: int) -> list[tuple[str, torch.nn.Parameter]]:
+    """A LoRA on every attention projection, through PEFT. Returns its parameters by name."""
+    from peft import LoraConfig
+
+    if not hasattr(model, "add_adapter"):
+        raise TrainError(f"{type(model).__name__} takes no LoRA in diffusers (it is no PeftAdapterMixin)")
+    model.requires_grad_(False)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(LORA_TARGETS)))
+    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    for _, parameter in trained:
+        parameter.data = parameter.data.float()
+    return trained

@@ -1,0 +1,149 @@
+"""Every setting of a run: from a TOML file, flags over it, saved beside the result in the same form."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+from modelgrow.surgery import TrainError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+TRAINED = ("new", "grown-blocks", "all", "lora")
+SCHEDULES = ("constant", "constant_with_warmup", "linear", "cosine")
+OPTIMIZERS = ("adamw", "adamw8bit")
+PRECISIONS = ("auto", "no", "bf16", "fp16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What is enough to repeat a run. Sizes are in pixels, lengths in frames, rates per optimizer step."""
+
+    model: str
+    """A grown pipeline: a folder, or a Hub id."""
+    data: str
+    """Clips: a folder, a list, "shapes:2-3" for the small world; see `modelgrow.train.data`."""
+    output: str
+    component: str | None = None
+    """Which component of the pipeline trains, where more than one has grown."""
+    train: str = "new"
+    """"new": what the record says is new; "grown-blocks": the whole blocks that hold something new; "all"; "lora"."""
+    lora_rank: int = 16
+    steps: int = 1000
+    batch_size: int = 1
+    """Per process."""
+    accumulate: int = 1
+    """Batches per optimizer step."""
+    num_frames: int | None = None
+    height: int | None = None
+    width: int | None = None
+    learning_rate: float = 1e-4
+    schedule: str = "constant_with_warmup"
+    warmup_steps: int = 50
+    optimizer: str = "adamw"
+    weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
+    ema_decay: float = 0.0
+    """Of the trained parameters; 0 is without."""
+    precision: str = "auto"
+    """Of the arithmetic; "auto" is bf16 on a GPU, else none. Trained parameters are float32 always."""
+    gradient_checkpointing: bool = False
+    compile: bool = False
+    """torch.compile the repeated blocks."""
+    caption_dropout: float = 0.1
+    """Share of captions left out, for classifier-free guidance."""
+    long_captions: float = 0.5
+    """Probability of the long caption, where a clip has one (ModelGrow, section 3.3, trains on both)."""
+    timestep_sampling: str = "logit_normal"
+    """"logit_normal" or "uniform"; rectified flow only."""
+    shift: float | None = None
+    """Of the noise levels, s' = shift s / (1 + (shift - 1) s); None is the scheduler's own."""
+    cache_trunk: int = 0
+    """Suffix growth only: draws of noise and timestep per clip whose trunk output is computed once."""
+    seed: int = 0
+    save_every: int = 200
+    keep: int = 2
+    """Checkpoints to keep, the best one besides."""
+    preview_every: int = 0
+    previews: tuple[str, ...] = ()
+    """Prompts of preview clips."""
+    alarm_after: int = 50
+    """Steps after which a run that changed nothing fails."""
+    tracker: str = "tensorboard"
+
+    def __post_init__(self) -> None:
+        for name, choices in (
+            ("train", TRAINED),
+            ("schedule", SCHEDULES),
+            ("optimizer", OPTIMIZERS),
+            ("precision", PRECISIONS),
+            ("timestep_sampling", ("logit_normal", "uniform")),
+        ):
+            if getattr(self, name) not in choices:
+                raise TrainError(f"{name} is {getattr(self, name)!r}; choose from {', '.join(choices)}")
+        for name in ("steps", "batch_size", "accumulate", "save_every", "keep", "lora_rank"):
+            if getattr(self, name) < 1:
+                raise TrainError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("caption_dropout", "long_captions", "ema_decay"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise TrainError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1")
+        if self.learning_rate <= 0:
+            raise TrainError(f"learning_rate is {self.learning_rate}; it must be positive")
+
+    def to_json(self) -> dict[str, Any]:
+        return {item.name: getattr(self, item.name) for item in fields(self)}
+
+    def to_toml(self) -> str:
+        """The settings as a file that `read_settings` takes; what is None is left out."""
+        lines = []
+        for name, value in self.to_json().items():
+            if value is not None:
+                # JSON's strings, numbers, booleans and lists of strings are TOML's too.
+                lines.append(f"{name} = {json.dumps(value, ensure_ascii=False)}")
+        return "\n".join(lines) + "\n"
+
+
+def read_settings(path: Path | None, flags: Mapping[str, Any]) -> Settings:
+    """Settings from a TOML file and flags, flags first. A flag that is None was not given.
+
+    Raises:
+        TrainError: The file can't be read, a key is unknown or of the wrong type, or something needed is missing.
+    """
+    given: dict[str, Any] = {}
+    if path is not None:
+        try:
+            given = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise TrainError(f"{path}: can't be read as TOML: {error}") from error
+    given |= {name: value for name, value in flags.items() if value is not None}
+    known = {item.name: item for item in fields(Settings)}
+    for name, value in given.items():
+        if name not in known:
+            raise TrainError(f"{path or 'settings'}: unknown key {name!r}; known are {', '.join(known)}")
+        given[name] = _typed(value, str(known[name].type), name)
+    for name in ("model", "data", "output"):
+        if name not in given:
+            raise TrainError(f"{name} is not set; give it as a flag or in the TOML file")
+    return Settings(**given)
+
+
+def changed(settings: Settings, **values: Any) -> Settings:
+    """The settings with some of them replaced, checked again."""
+    return replace(settings, **values)
+
+
+def _typed(value: Any, annotation: str, name: str) -> Any:
+    if annotation == "tuple[str, ...]":
+        if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
+            raise TrainError(f"{name} must be a list of strings, found {value!r:.60}")
+        return tuple(value)
+    wanted = {"str": str, "int": int, "float": float, "bool": bool}[annotation.split(" ")[0]]
+    if wanted is float and type(value) is int:
+        return float(value)
+    if type(value) is not wanted:
+        raise TrainError(f"{name} must be {wanted.__name__}, found {value!r:.60}")
+    return value
