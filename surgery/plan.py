@@ -87,6 +87,8 @@ class Plan:
     class_name: str
     tensors: tuple[PlannedTensor, ...]
     config_edits: Mapping[str, Any] = field(default_factory=dict)
+    config_dropped: tuple[str, ...] = ()
+    """Config keys that the output does not have."""
     index_map: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """Per stack: where block i of the input stands in the output."""
     copied_from: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
@@ -164,7 +166,7 @@ class Plan:
 
     def new_config(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """The output's config.json."""
-        return {**config, **self.config_edits}
+        return {key: value for key, value in {**config, **self.config_edits}.items() if key not in self.config_dropped}
 
     def to_json(self) -> dict[str, Any]:
         """The plan as data: what `--dry-run --json` prints."""
@@ -173,6 +175,7 @@ class Plan:
             "class": self.class_name,
             "options": dict(self.options),
             "config_edits": dict(self.config_edits),
+            "config_dropped": list(self.config_dropped),
             "index_map": {stack: list(places) for stack, places in self.index_map.items()},
             "copied_from": {
                 stack: {str(new): old for new, old in copies.items()} for stack, copies in self.copied_from.items()

@@ -6,14 +6,13 @@ what makes "only the new parameters" a fact and not a naming habit.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from . import strict_json
 from .errors import CheckpointError
+from .fingerprint import fingerprint, stored
 from .plan import Piece
 from .trace import names_after, rename
 
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
 RECORD_NAME = "growth.json"
 FORMAT = 1
-_SAMPLE = 4096
 
 Rows = tuple[tuple[int, int], ...]
 """Ranges of rows of a tensor's first axis, as (start, stop)."""
@@ -168,26 +166,8 @@ def extend(checkpoint: Checkpoint, plan: Plan, *, name: str, made_with: str) -> 
 
 
 def fingerprint_of(checkpoint: Checkpoint) -> str:
-    """Tells one set of weights from another without reading all of it.
-
-    SHA-256 over every tensor's name, dtype and shape and up to three samples of 4 KiB of its bytes
-    (its beginning, middle and end). Sharding and metadata do not count.
-    """
-    digest = hashlib.sha256()
-    for name in sorted(checkpoint.tensors):
-        tensor = checkpoint.tensors[name]
-        digest.update(json.dumps([name, tensor.dtype, list(tensor.shape)]).encode())
-        with tensor.file.open("rb") as file:
-            for start in sample_starts(tensor.nbytes):
-                file.seek(tensor.offset + start)
-                digest.update(file.read(min(_SAMPLE, tensor.nbytes - start)))
-    return f"sha256-sampled:{digest.hexdigest()}"
-
-
-def sample_starts(nbytes: int) -> list[int]:
-    """Where the samples of a tensor of `nbytes` bytes begin."""
-    last = max(nbytes - _SAMPLE, 0)
-    return sorted({0, last // 2, last})
+    """See `fingerprint`. It is of the weights: sharding and metadata do not count."""
+    return fingerprint(stored(checkpoint.tensors))
 
 
 def _step_json(step: Step) -> dict[str, Any]:
