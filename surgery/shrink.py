@@ -1,0 +1,95 @@
+"""Going back: the last step of a growth undone, by its record."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .errors import PlanError, SourceError
+from .fingerprint import fingerprint, planned
+from .job import Job
+from .plan import Copy, Plan
+from .record import Record
+from .undo import take_back
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from .checkpoint import Checkpoint
+    from .source import Source
+
+
+def plan_shrink(checkpoint: Checkpoint) -> Plan:
+    """Plan the way back over the last step: its input's tensors byte for byte, as far as training left them alone.
+
+    Raises:
+        PlanError: There is no growth.json, or the last step can't be taken back.
+        CheckpointError: growth.json is not of these weights.
+    """
+    record = checkpoint.record
+    if record is None or not record.steps:
+        raise PlanError(
+            f"{checkpoint.path}: no growth.json, so nothing says what has grown. It is written beside config.json by "
+            "every growth; name the folder that holds it"
+        )
+    step = record.steps[-1]
+    tensors = take_back(checkpoint, [step])
+    carried = {tensor.content.source for tensor in tensors if isinstance(tensor.content, Copy)}
+    notes = [f"takes back {step.operation} " + " ".join(f"{key}={value}" for key, value in step.options.items())]
+    if fingerprint(planned(tensors, checkpoint.tensors)) != step.input_fingerprint:
+        notes.append(
+            "weights that the step only carried over have changed since (training?); they stay as they are now"
+        )
+    return Plan(
+        operation="shrink",
+        options={"steps": 1},
+        class_name=str(checkpoint.class_name),
+        tensors=tensors,
+        config_edits=step.config_before,
+        config_dropped=step.config_added,
+        dropped=tuple(name for name in checkpoint.tensors if name not in carried),
+        notes=tuple(notes),
+    )
+
+
+def prepare_shrink(source: Source, *, components: Sequence[str] = ()) -> Job:
+    """Plan for every component that has grown, or for those named; nothing is written.
+
+    Raises:
+        SourceError: Nothing there has grown, or there is no such component.
+        PlanError, CheckpointError: See `plan_shrink`.
+    """
+    checkpoints = choose_grown(source, components)
+    plans: dict[str, Plan] = {}
+    records: dict[str, Record | None] = {}
+    for name, checkpoint in checkpoints.items():
+        plans[name] = plan_shrink(checkpoint)
+        plans[name].validate(checkpoint)
+        records[name] = _earlier(checkpoint.record)
+    return Job(source=source, checkpoints=checkpoints, plans=plans, records=records)
+
+
+def choose_grown(source: Source, names: Sequence[str]) -> Mapping[str, Checkpoint]:
+    """The components with a growth.json, or those named. Raises `SourceError`."""
+    by_name = {component.name: component.checkpoint for component in source.components}
+    for name in names:
+        if name not in by_name:
+            raise SourceError(f"{source.name}: has no component {name!r}; it has: {', '.join(by_name) or 'none'}")
+    found = {
+        name: checkpoint
+        for name, checkpoint in by_name.items()
+        if checkpoint is not None and checkpoint.record is not None and (name in names or not names)
+    }
+    missing = [name for name in names if name not in found]
+    if missing or not found:
+        what = f"{missing[0]} has" if missing else "it has"
+        raise SourceError(
+            f"{source.name}: {what} no growth.json, so nothing says that it has grown. Every growth writes one beside "
+            "config.json; name the folder that holds it"
+        )
+    return found
+
+
+def _earlier(record: Record | None) -> Record | None:
+    if record is None or len(record.steps) < 2:
+        return None
+    return Record(base=record.base, steps=record.steps[:-1])
