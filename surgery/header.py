@@ -112,15 +112,22 @@ def read_header(path: Path) -> Header:
     return Header(tensors=ordered, metadata=metadata)
 
 
-def write_header(tensors: Mapping[str, tuple[str, tuple[int, ...], int]], metadata: Mapping[str, str]) -> bytes:
-    """The bytes before the data of a file that holds `tensors` (dtype, shape, bytes) in this order."""
+def write_header(
+    tensors: Mapping[str, tuple[str, tuple[int, ...], int]], metadata: Mapping[str, str], *, shift: int | None = None
+) -> bytes:
+    """The bytes before the data of a file that holds `tensors` (dtype, shape, bytes) in this order.
+
+    Spaces at its end align the data to 8 bytes, as the official library does; with `shift` they let
+    the data begin at that offset modulo 4096, so that blocks can be cloned (see `congruence`).
+    """
     entries: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     position = 0
     for name, (dtype, shape, nbytes) in tensors.items():
         entries[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [position, position + nbytes]}
         position += nbytes
     text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)  # data aligned to 8 bytes, as the official library writes it
+    start = 8 + len(text)
+    text += b" " * (-start % 8 if shift is None else (shift - start) % 4096)
     return len(text).to_bytes(8, "little") + text
 
 

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .anatomy import Anatomy, anatomies
-from .apply import Progress, apply, copy_file
+from .apply import Progress, copy_files, work_of, write_component
 from .checkpoint import CONFIG_NAME, Checkpoint
+from .checksums import CHECKSUMS_NAME, write_checksums
+from .disk import check_room
+from .layout import OutputFile, lay_out
 from .record import RECORD_NAME, extend
 from .source import Source, choose
 from .staging import staged
+from .watch import unchanged
+from .write import Writer, carry, room_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .plan import Plan
+    from .record import Record
 
 Operation = Callable[[Checkpoint, Anatomy], "Plan"]
 
@@ -33,12 +40,25 @@ class Job:
     source: Source
     checkpoints: Mapping[str, Checkpoint]
     plans: Mapping[str, Plan]
+    records: Mapping[str, Record | None] = field(default_factory=dict)
+    """What to write to growth.json where that is not one step more; None writes none."""
 
     @property
     def num_bytes(self) -> int:
         """What the output will take, in bytes."""
         carried = sum(path.stat().st_size for path, _ in carried_files(self))
         return sum(plan.num_bytes for plan in self.plans.values()) + carried
+
+    @property
+    def work_bytes(self) -> int:
+        """What `execute` tells its `progress` in all: every byte counts twice, written and compared."""
+        written = sum(file.num_bytes for layout in self.layouts.values() for file in layout)
+        return 2 * (written + sum(path.stat().st_size for path, _ in carried_files(self)))
+
+    @cached_property
+    def layouts(self) -> Mapping[str, tuple[OutputFile, ...]]:
+        """Per component: the files of weights that will be written."""
+        return {name: lay_out(plan, self.checkpoints[name]) for name, plan in self.plans.items()}
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -75,30 +95,65 @@ def prepare(
     return Job(source=source, checkpoints=checkpoints, plans=plans)
 
 
-def execute(job: Job, output: Path, *, overwrite: bool = False, progress: Progress | None = None) -> Path:
+def execute(
+    job: Job,
+    output: Path,
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    workers: int | None = None,
+    link: bool = False,
+    checksum: bool = False,
+) -> Path:
     """Write the output folder, complete or not at all.
 
     Args:
         job: From `prepare`.
         output: The folder to make.
         overwrite: Replace it if it exists.
-        progress: Told the bytes written and compared, 2 x the plans' bytes in all.
+        progress: Told the bytes written and compared, `job.work_bytes` in all.
+        workers: Threads that move bytes; one per processor, and 4 at most, if None.
+        link: Make hard links of files that do not change, instead of copies, where the disk lets us. An edit
+            in place of such a file reaches the input.
+        checksum: Write `checksums.sha256`, which sha256sum(1) checks, with every file of the output.
 
     Raises:
         GrowError: See `apply` and `staged`.
     """
     source = job.source
-    with staged(output, inputs=[source.path], num_bytes=job.num_bytes, overwrite=overwrite) as work:
-        for path, relative in carried_files(job):
-            target = work / relative
-            target.parent.mkdir(parents=True, exist_ok=True)
-            copy_file(path, target)
+    carried = carried_files(job)
+    inputs = [*(path for path, _ in carried), *(file for held in job.checkpoints.values() for file in held.files)]
+    writer = Writer(workers=workers, link=link, digests=checksum, progress=progress)
+    with staged(output, inputs=[source.path], overwrite=overwrite) as work, unchanged(inputs):
+        check_room(output, _room(job, carried, work, link=link))
+        copy_files([(path, work / relative) for path, relative in carried], writer)
         for name, plan in job.plans.items():
             folder = work / name
             folder.mkdir(exist_ok=True)
-            record = extend(job.checkpoints[name], plan, name=source.name, made_with=f"modelgrow {_version()}")
-            apply(plan, job.checkpoints[name], record, folder, progress)
+            checkpoint = job.checkpoints[name]
+            write_component(plan, checkpoint, _record_of(job, name), folder, job.layouts[name], writer)
+        if checksum:
+            write_checksums(work, writer.digests)
     return output
+
+
+def _room(job: Job, carried: Sequence[tuple[Path, Path]], work: Path, *, link: bool) -> int:
+    """Bytes that will be taken from the disk's free room."""
+    works = [carry(path, work / relative) for path, relative in carried]
+    for name, layout in job.layouts.items():
+        works += [work_of(file, job.checkpoints[name].tensors, work / name / file.name) for file in layout]
+    return room_for(works, work, link=link)
+
+
+def _record_of(job: Job, name: str) -> Record | None:
+    if name in job.records:
+        return job.records[name]
+    return extend(job.checkpoints[name], job.plans[name], name=job.source.name, made_with=made_with())
+
+
+def made_with() -> str:
+    """This program and its version, for records."""
+    return f"modelgrow {_version()}"
 
 
 def default_output(job: Job) -> Path:
@@ -120,7 +175,8 @@ def carried_files(job: Job) -> list[tuple[Path, Path]]:
         grows = place.as_posix() in job.plans or (place == Path() and "" in job.plans)
         for name in sorted(names):
             path = Path(folder) / name
-            if not name.startswith(".") and path.is_file() and not (grows and _is_replaced(name)):
+            stale = (grows and _is_replaced(name)) or (place == Path() and name == CHECKSUMS_NAME)
+            if not name.startswith(".") and path.is_file() and not stale:
                 files.append((path, place / name))
     return files
 

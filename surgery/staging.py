@@ -2,46 +2,74 @@
 
 from __future__ import annotations
 
+import errno
 import os
-import shutil
-import tempfile
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+import signal
+import threading
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
-from .apply import as_output_error
+from .disk import as_output_error, check_room, sync_folder
 from .errors import OutputError
+from .leftovers import NEW, OLD, partial_folder, remove_leftovers
+from .swap import swap
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
+    from types import FrameType
 
 
 @contextmanager
-def staged(output: Path, *, inputs: Sequence[Path], num_bytes: int, overwrite: bool = False) -> Iterator[Path]:
+def staged(output: Path, *, inputs: Sequence[Path], num_bytes: int = 0, overwrite: bool = False) -> Iterator[Path]:
     """Yield an empty folder; when the block ends well, it becomes `output`; otherwise it is removed.
+
+    Both are on the same disk. What earlier runs for the same output left when they were killed is
+    removed first. In the main thread SIGTERM and SIGHUP end the block as an exit does, so that
+    nothing is left; SIGKILL leaves a hidden folder `.NAME.partial-...` for the next run.
 
     Args:
         output: The final folder. It must not exist, unless `overwrite`.
         inputs: Folders and files that are being read, which the output must not touch.
         num_bytes: What will be written at most; a disk without that much room is refused at once.
+        overwrite: Replace what is there, in one step where the system can.
 
     Raises:
         OutputError: It exists, is one of the inputs or inside one, or there is no room.
     """
-    check_output(output, inputs=inputs, overwrite=overwrite)
-    parents = _make_parents(output.parent)
-    try:
-        _check_room(output, num_bytes)
-        work = _work_folder(output)
+    with _place(output, inputs, num_bytes, overwrite) as place:
         try:
-            yield work
-            _publish(work, output)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
-    finally:
-        for parent in parents:
-            if not any(parent.iterdir()):
-                parent.rmdir()
+            place.mkdir()
+        except OSError as error:
+            raise as_output_error(error, output) from error
+        yield place
+
+
+@contextmanager
+def staged_file(output: Path, *, inputs: Sequence[Path], num_bytes: int = 0, overwrite: bool = False) -> Iterator[Path]:
+    """`staged` for an output that is one file: yields the path to create it at."""
+    with _place(output, inputs, num_bytes, overwrite) as place:
+        yield place
+
+
+@contextmanager
+def _place(output: Path, inputs: Sequence[Path], num_bytes: int, overwrite: bool) -> Iterator[Path]:
+    with _exits_on_signals(), ExitStack() as stack:
+        try:
+            remove_leftovers(output)
+            check_output(output, inputs=inputs, overwrite=overwrite)
+            stack.callback(_remove_empty, _make_parents(output.parent))
+            check_room(output, num_bytes)
+            work = stack.enter_context(partial_folder(output))
+        except OutputError:
+            raise
+        except OSError as error:
+            raise as_output_error(error, output) from error
+        yield work / NEW
+        try:
+            _publish(work, output, overwrite)
+        except OSError as error:
+            raise as_output_error(error, output) from error
 
 
 def check_output(output: Path, *, inputs: Sequence[Path], overwrite: bool) -> None:
@@ -51,61 +79,51 @@ def check_output(output: Path, *, inputs: Sequence[Path], overwrite: bool) -> No
         place = source.resolve()
         if final == place or final.is_relative_to(place) or place.is_relative_to(final):
             raise OutputError(f"{output}: is, holds or lies in the input {source}, which is never written to. Use -o")
-    if (output.exists() or output.is_symlink()) and not overwrite:
+    if os.path.lexists(output) and not overwrite:
         raise OutputError(f"{output}: exists already. Choose another name with -o, or say --overwrite")
 
 
 def _make_parents(folder: Path) -> list[Path]:
     missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise as_output_error(error, folder) from error
+    folder.mkdir(parents=True, exist_ok=True)
     return missing
 
 
-def _check_room(output: Path, num_bytes: int) -> None:
-    free = shutil.disk_usage(output.parent).free
-    if free < num_bytes:
-        raise OutputError(
-            f"{output}: needs {num_bytes / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB free. "
-            "Choose another disk with -o"
-        )
+def _remove_empty(folders: list[Path]) -> None:
+    for folder in folders:
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
-def _work_folder(output: Path) -> Path:
-    from pathlib import Path
+def _publish(work: Path, output: Path, overwrite: bool) -> None:
+    new, old = work / NEW, work / OLD
+    for folder, _, _ in os.walk(new):
+        sync_folder(Path(folder))
+    if not os.path.lexists(output):
+        new.rename(output)
+    elif not overwrite:
+        raise FileExistsError(errno.EEXIST, "somebody else has made it in the meantime")
+    elif not swap(new, output):
+        output.rename(old)  # put back by `partial_folder` if the next step does not happen
+        new.rename(output)
+    sync_folder(output.parent)
 
+
+@contextmanager
+def _exits_on_signals() -> Iterator[None]:
+    """Let the signals that end a process end it as `sys.exit` does, with everything cleaned up on the way."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_DFL]
+    for number in numbers:
+        signal.signal(number, _exit)
     try:
-        work = Path(tempfile.mkdtemp(prefix=f".{output.name}.partial-", dir=output.parent))
-        work.chmod(0o777 & ~_umask())  # mkdtemp's 0700 would hide the result from everybody else
-    except OSError as error:
-        raise as_output_error(error, output) from error
-    return work
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _publish(work: Path, output: Path) -> None:
-    try:
-        if output.exists() or output.is_symlink():
-            old = work.with_name(work.name + "-old")
-            output.rename(old)
-            work.rename(output)
-            if old.is_dir() and not old.is_symlink():
-                shutil.rmtree(old)
-            else:
-                old.unlink()
-        else:
-            work.rename(output)
-        folder = os.open(output.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        raise as_output_error(error, output) from error
+def _exit(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)

@@ -1,0 +1,95 @@
+"""One worker's part of one file: segments written, compared, and on disk when it is done."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from .errors import CheckpointError
+from .move import CHUNK, Mover, write_at
+from .readback import Reader, whole_blocks
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .segments import Segment
+
+Progress = Callable[[int], None]
+"""Called with the number of bytes done since the last call; a byte counts twice, written and compared."""
+
+Digest = Callable[[bytearray], object]
+
+
+class Span:
+    """Files opened once, buffers used again and again, for segments of the file at `path`, which exists.
+
+    Args:
+        path: The output file.
+        report: Told the number of bytes done; a byte counts twice, written and compared.
+        digest: Told the bytes of the output, in order; None if nobody wants them.
+    """
+
+    def __init__(self, path: Path, *, report: Progress, digest: Digest | None = None) -> None:
+        self._path = path
+        self._report = report
+        self._digest = digest
+        self._mover = Mover()
+        self._reader = Reader()
+        self._files: dict[Path, int] = {}
+
+    def write(self, segments: Sequence[Segment]) -> None:
+        """Write and compare all of them, then wait for the disk.
+
+        Raises:
+            OSError: The output can't be written.
+            CheckpointError: A source can't be read or is shorter than it was, or what was written does not
+                read back equal.
+        """
+        with ExitStack() as stack:
+            target = os.open(self._path, os.O_RDWR)
+            stack.callback(os.close, target)
+            for segment in segments:
+                self._write_segment(target, segment, self._source(segment, stack))
+            os.fsync(target)
+
+    def _source(self, segment: Segment, stack: ExitStack) -> int:
+        path = segment.source
+        if path is None:
+            return -1
+        if path not in self._files:
+            try:
+                self._files[path] = os.open(path, os.O_RDONLY)
+            except OSError as error:
+                raise CheckpointError(f"{path}: can't be read: {error.strerror}") from error
+            stack.callback(os.close, self._files[path])
+        return self._files[path]
+
+    def _write_segment(self, target: int, segment: Segment, source: int) -> None:
+        start, stop = whole_blocks(segment) if segment.is_congruent else (segment.end, segment.end)
+        body = segment.cut(start, stop)
+        if not self._mover.clone(source, body.offset, target, start, body.nbytes):
+            self._copy(target, segment, source)
+            return
+        self._copy(target, segment.cut(segment.position, start), source)
+        if self._digest is not None:
+            for step in body.in_steps(CHUNK):
+                self._reader.feed(target, step, self._digest)
+        self._report(2 * body.nbytes)
+        self._copy(target, segment.cut(stop, segment.end), source)
+
+    def _copy(self, target: int, segment: Segment, source: int) -> None:
+        for step in segment.in_steps(CHUNK):
+            if step.data is not None:
+                write_at(target, step.data, step.position)
+            elif not step.is_zeros:
+                self._mover.move(source, step.offset, target, step.position, step.nbytes)
+            self._report(step.nbytes)
+            # At once, while both are still in the processor's cache.
+            if self._reader.differs(target, step, source, self._digest):
+                raise CheckpointError(
+                    f"{self._path}: the bytes from {step.name!r} on do not read back as they are in the source. "
+                    "Something else writes to one of the files, or memory or disk fail; try again"
+                )
+            self._report(step.nbytes)
