@@ -7,7 +7,10 @@ the model predicts the line's direction (Liu et al., arXiv 2209.03003; levels as
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
+from diffusers.training_utils import compute_density_for_timestep_sampling
 
 NUM_TRAIN_TIMESTEPS = 1000
 """The scheduler's: what a model is told is `sigma * NUM_TRAIN_TIMESTEPS`."""
@@ -34,3 +37,29 @@ def target(latents: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
 def timesteps(sigmas: torch.Tensor) -> torch.Tensor:
     """What the model is told, in the scheduler's units. Shape (B,)."""
     return sigmas * NUM_TRAIN_TIMESTEPS
+
+
+@dataclass(frozen=True, kw_only=True)
+class RectifiedFlow:
+    """The objective for the loop. Levels are sigmas, float32, in [0, 1]."""
+
+    sampling: str = "logit_normal"
+    """Density of the levels before the shift: "logit_normal" (mean 0, deviation 1) or "uniform"."""
+    shift: float = 1.0
+    """s' = shift s / (1 + (shift - 1) s), the scheduler's own formula (arXiv 2403.03206, equation 23)."""
+
+    def draw(self, batch: int, generator: torch.Generator) -> torch.Tensor:
+        scheme = self.sampling if self.sampling != "uniform" else "none"
+        sigmas = compute_density_for_timestep_sampling(
+            scheme, batch, logit_mean=0.0, logit_std=1.0, generator=generator
+        )
+        return self.shift * sigmas / (1 + (self.shift - 1) * sigmas)
+
+    def noisy(self, latents: torch.Tensor, noise: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
+        return noisy_sample(latents, noise, levels)
+
+    def timesteps(self, levels: torch.Tensor) -> torch.Tensor:
+        return timesteps(levels)
+
+    def target(self, latents: torch.Tensor, noise: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
+        return target(latents, noise)

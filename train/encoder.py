@@ -1,0 +1,46 @@
+"""What the cache computes with: a pipeline's VAE and text encoders, by its family's rules."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from modelgrow.surgery.record import fingerprint_of
+
+if TYPE_CHECKING:
+    from modelgrow.surgery import Source
+
+    from .families.family import Family
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PipelineEncoder:
+    """Latents and text states, float32 on the CPU."""
+
+    pipeline: Any
+    family: Family
+    fingerprint: str
+    device: torch.device
+
+    @torch.no_grad()
+    def encode_video(self, pixels: torch.Tensor) -> torch.Tensor:
+        """`pixels` (B, 3, T, H, W) in [-1, 1] -> (B, C, F, h, w)."""
+        return self.family.encode_video(self.pipeline, pixels.to(self.device)).float().cpu()
+
+    @torch.no_grad()
+    def encode_text(self, captions: list[str]) -> dict[str, torch.Tensor]:
+        """Text states by name; the first axis of each is B."""
+        states = self.family.encode_text(self.pipeline, captions)
+        return {name: state.cpu() for name, state in states.items()}
+
+
+def fingerprint(source: Source, component: str) -> str:
+    """Of everything in a pipeline but the component that trains: what latents and text states depend on."""
+    digest = hashlib.sha256()
+    for part in source.components:
+        if part.name != component and part.checkpoint is not None:
+            digest.update(f"{part.name} {fingerprint_of(part.checkpoint)}\n".encode())
+    return digest.hexdigest()

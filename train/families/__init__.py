@@ -1,0 +1,25 @@
+"""The kinds of pipelines that train, one file each with the same three functions (see `family`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from modelgrow.surgery import TrainError
+
+from . import cogvideox, ltx, wan
+
+if TYPE_CHECKING:
+    from .family import Family
+
+FAMILIES: dict[str, Any] = {
+    "WanTransformer3DModel": wan,
+    "CogVideoXTransformer3DModel": cogvideox,
+    "LTXVideoTransformer3DModel": ltx,
+}
+
+
+def family_of(class_name: str) -> Family:
+    """The family of a model class. Raises `TrainError` if it is not trained here yet."""
+    if class_name not in FAMILIES:
+        raise TrainError(f"{class_name} can grow, but not be trained here yet; these can: {', '.join(FAMILIES)}")
+    return cast("Family", FAMILIES[class_name])

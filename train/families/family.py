@@ -1,0 +1,29 @@
+"""What the loop must know of a pipeline's kind: its text states, its latents, one call of its model.
+
+Shape letters: B samples, C channels, T frames in pixels, F latent frames, H, W height and width in
+pixels, h, w in latents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import torch
+
+Text = Mapping[str, "torch.Tensor"]
+"""Text states by name; the first axis of each is B."""
+
+
+class Family(Protocol):
+    """One file per family, each with these functions."""
+
+    def encode_text(self, pipeline: Any, captions: list[str]) -> dict[str, torch.Tensor]:
+        """What the model reads of a prompt, as the pipeline makes it."""
+
+    def encode_video(self, pipeline: Any, pixels: torch.Tensor) -> torch.Tensor:
+        """`pixels` (B, 3, T, H, W) in [-1, 1] -> normalised latents (B, C, F, h, w), the posterior's mean."""
+
+    def predict(self, model: Any, noisy: torch.Tensor, timesteps: torch.Tensor, text: Text) -> torch.Tensor:
+        """One call of the model: (B, C, F, h, w) in, the same out."""

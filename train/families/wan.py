@@ -1,0 +1,35 @@
+"""Wan 2.1 and 2.2, text to video; what WanPipeline does before and around its transformer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from .family import Text
+
+MAX_TOKENS = 512
+"""What WanPipeline pads its prompts to."""
+
+
+def encode_text(pipeline: Any, captions: list[str]) -> dict[str, torch.Tensor]:
+    states, _ = pipeline.encode_prompt(captions, do_classifier_free_guidance=False, max_sequence_length=MAX_TOKENS)
+    return {"states": states}
+
+
+def encode_video(pipeline: Any, pixels: torch.Tensor) -> torch.Tensor:
+    vae = pipeline.vae
+    latents = vae.encode(pixels.to(vae.dtype)).latent_dist.mode().float()
+    mean, std = (
+        torch.tensor(value, device=latents.device).view(1, -1, 1, 1, 1)
+        for value in (vae.config.latents_mean, vae.config.latents_std)
+    )
+    return (latents - mean) / std
+
+
+def predict(model: Any, noisy: torch.Tensor, timesteps: torch.Tensor, text: Text) -> torch.Tensor:
+    output: torch.Tensor = model(
+        hidden_states=noisy, timestep=timesteps, encoder_hidden_states=text["states"], return_dict=False
+    )[0]
+    return output

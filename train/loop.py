@@ -1,0 +1,223 @@
+"""The loop: noise, predict, compare, step. What trains was chosen before; what is shown is the caller's part.
+
+    loss = mean of (model(noisy, timestep, text) - target)^2
+
+Everything random follows from (seed, step), see `batch`, so a stopped run goes on bit for bit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from diffusers.training_utils import EMAModel
+
+from modelgrow.surgery import TrainError
+
+from . import alarm, checkpoints
+from .batch import Batch, draw_batch
+from .optimizer import make_optimizer, make_schedule
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .setup import Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """What is known after a step."""
+
+    step: int
+    steps: int
+    loss: float
+    """Averaged over about the last 50 steps."""
+    learning_rate: float
+    samples_per_second: float
+    memory: int
+    """Bytes: the device's peak on a GPU, 0 elsewhere."""
+    seconds: float
+
+
+@dataclass(kw_only=True)
+class Loop:
+    """One run's training state."""
+
+    run: Run
+    report: Callable[[Progress], None]
+    preview: Callable[[int], None] | None = None
+    step: int = 0
+    best_loss: float = float("inf")
+    changed: alarm.Changed | None = None
+    losses: list[float] = field(default_factory=list)
+    _average: float | None = None
+
+    def __post_init__(self) -> None:
+        run, settings = self.run, self.run.settings
+        self.parameters = [parameter for _, parameter in run.trained]
+        optimizer = make_optimizer(self.parameters, settings)
+        self.model, self.optimizer = run.accelerator.prepare(run.model, optimizer)
+        self.ema = EMAModel(self.parameters, decay=settings.ema_decay) if settings.ema_decay else None
+        self._resume()
+        self.schedule = make_schedule(self.optimizer.optimizer, settings, done=self.step)
+
+    @property
+    def folder(self) -> Path:
+        return self.run.folder / "checkpoints"
+
+    def train(self) -> None:
+        """Run to the last step. Raises `TrainError` if the loss is not finite or nothing changes."""
+        settings = self.run.settings
+        watch = _Watch(self) if self.step == 0 else None
+        begun, first = time.monotonic(), self.step
+        while self.step < settings.steps:
+            loss = self._optimize()
+            self.step += 1
+            self._note(loss, begun, first)
+            if watch and self.step == min(settings.alarm_after, settings.steps):
+                self.changed = watch.look()
+                alarm.check(self.changed, self.step)
+            if self.step % settings.save_every == 0 or self.step == settings.steps:
+                self._save()
+            if self.preview and settings.preview_every and self.step % settings.preview_every == 0:
+                self.preview(self.step)
+
+    def _optimize(self) -> float:
+        """One optimizer step over `accumulate` batches. Returns their mean loss over all processes."""
+        run, settings = self.run, self.run.settings
+        total = 0.0
+        for micro in range(settings.accumulate):
+            batch = self.batch(self.step * settings.accumulate + micro)
+            with run.accelerator.accumulate(self.model):
+                loss = self.loss(batch)
+                run.accelerator.backward(loss)
+                if run.accelerator.sync_gradients:
+                    run.accelerator.clip_grad_norm_(self.parameters, settings.max_grad_norm)
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+            total += run.accelerator.gather(loss.detach()).mean().item()
+        self.schedule.step()
+        if self.ema:
+            self.ema.step(self.parameters)
+        mean = total / settings.accumulate
+        if mean != mean or mean == float("inf"):
+            raise TrainError(
+                f"the loss of step {self.step + 1} is {mean}; lower the learning rate ({settings.learning_rate}), or "
+                "train in another precision"
+            )
+        return mean
+
+    def batch(self, number: int) -> Batch:
+        accelerator = self.run.accelerator
+        return draw_batch(
+            self.run.cache,
+            self.run.objective,
+            self.run.settings,
+            number,
+            process=accelerator.process_index,
+            processes=accelerator.num_processes,
+        )
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        """Mean squared error of the prediction, in float32."""
+        device = self.run.accelerator.device
+        latents, noise = batch.latents.to(device), batch.noise.to(device)
+        target = self.run.objective.target(latents, noise, batch.levels.to(device))
+        return (self.predict(batch).float() - target).square().mean()
+
+    def predict(self, batch: Batch) -> torch.Tensor:
+        """The model's answer, shape (B, C, F, h, w)."""
+        run = self.run
+        device = run.accelerator.device
+        dtype = next(p.dtype for p in run.model.parameters() if not p.requires_grad or run.settings.train == "all")
+        levels = batch.levels.to(device)
+        noisy = run.objective.noisy(batch.latents.to(device), batch.noise.to(device), levels)
+        text = {k: v.to(device, dtype if v.is_floating_point() else None) for k, v in batch.text.items()}
+        with run.accelerator.autocast():
+            return run.family.predict(self.model, noisy.to(dtype), run.objective.timesteps(levels), text)
+
+    def _note(self, loss: float, begun: float, first: int) -> None:
+        settings = self.run.settings
+        self.losses.append(loss)
+        self._average = loss if self._average is None else 0.98 * self._average + 0.02 * loss
+        seconds = time.monotonic() - begun
+        samples = settings.batch_size * settings.accumulate * self.run.accelerator.num_processes
+        rate = self.optimizer.param_groups[0]["lr"]
+        self.report(
+            Progress(
+                step=self.step,
+                steps=settings.steps,
+                loss=self._average,
+                learning_rate=rate,
+                samples_per_second=samples * (self.step - first) / seconds,
+                memory=torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0,
+                seconds=seconds,
+            )
+        )
+        self.run.accelerator.log({"loss": loss, "learning_rate": rate}, step=self.step)
+
+    def _save(self) -> None:
+        run = self.run
+        if run.accelerator.is_main_process:
+            best = self._average is not None and self._average < self.best_loss
+            self.best_loss = min(self.best_loss, self._average or self.best_loss)
+            averaged = dict(zip(self.names, self.ema.shadow_params, strict=True)) if self.ema else {}
+            path = checkpoints.save(
+                self.folder,
+                checkpoints.State(
+                    step=self.step,
+                    trained={name: parameter.detach().cpu() for name, parameter in run.trained},
+                    optimizer=self.optimizer.optimizer.state_dict(),
+                    ema={name: value.cpu() for name, value in averaged.items()},
+                    best_loss=self.best_loss,
+                ),
+            )
+            if best:
+                self._best = path
+            checkpoints.prune(self.folder, keep=run.settings.keep, best=self._best)
+        run.accelerator.wait_for_everyone()
+
+    _best: Any = None
+
+    @property
+    def names(self) -> list[str]:
+        return [name for name, _ in self.run.trained]
+
+    def _resume(self) -> None:
+        found = checkpoints.all_of(self.folder)
+        if not found:
+            return
+        state = checkpoints.load(found[-1])
+        if set(state.trained) != set(self.names):
+            raise TrainError(
+                f"{found[-1]}: holds other parameters than this run trains; choose another -o, or the settings it had"
+            )
+        with torch.no_grad():
+            for name, parameter in self.run.trained:
+                parameter.copy_(state.trained[name])
+        self.optimizer.optimizer.load_state_dict(state.optimizer)
+        if self.ema:
+            self.ema.shadow_params = [state.ema[name].to(p.device) for name, p in self.run.trained]
+            self.ema.optimization_step = state.step
+        self.step, self.best_loss = state.step, state.best_loss
+
+
+class _Watch:
+    """The start of a run, to compare with what came of it."""
+
+    def __init__(self, loop: Loop) -> None:
+        self.loop = loop
+        self.batch = loop.batch(0)
+        self.start = {name: parameter.detach().cpu().clone() for name, parameter in loop.run.trained}
+        self.first, self.again = self._answer(), self._answer()
+
+    def look(self) -> alarm.Changed:
+        now = dict(self.loop.run.trained)
+        return alarm.compare(self.start, now, (self.first, self.again, self._answer()))
+
+    @torch.no_grad()
+    def _answer(self) -> torch.Tensor:
+        return self.loop.predict(self.batch).float().cpu()
