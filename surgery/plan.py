@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .errors import PlanError
-from .header import num_bytes
+from .header import Tensor, num_bytes
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
-    from .header import Tensor
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,7 +56,14 @@ class Pieces:
         return tuple(dict.fromkeys(part.source for part in self.parts if part.source is not None))
 
 
-Content = Copy | Zeros | Values | Pieces
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stored:
+    """The bytes of a tensor in a file that is not the input's, such as what was trained."""
+
+    tensor: Tensor
+
+
+Content = Copy | Zeros | Values | Pieces | Stored
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -152,7 +158,8 @@ class Plan:
         self._check_names()
         for tensor in self.tensors:
             _check_content(tensor, checkpoint)
-        kept = {*self.renamed, *self.rebuilt, *self.dropped}
+        replaced = {tensor.name for tensor in self.tensors if isinstance(tensor.content, Stored)}
+        kept = {*self.renamed, *self.rebuilt, *self.dropped, *replaced}
         lost = [name for name in checkpoint.tensors if name not in kept]
         if lost:
             raise PlanError(f"the plan would lose {lost[0]!r} ({len(lost)} tensors in all)")
@@ -215,6 +222,12 @@ def _check_content(tensor: PlannedTensor, checkpoint: Checkpoint) -> None:
                 f"{tensor.name!r} is planned as {tensor.dtype} {list(tensor.shape)}, its source "
                 f"{content.source!r} is {source.dtype} {list(source.shape)}"
             )
+    elif isinstance(content, Stored):
+        if (content.tensor.dtype, content.tensor.shape) != (tensor.dtype, tensor.shape):
+            raise PlanError(
+                f"{tensor.name!r} is planned as {tensor.dtype} {list(tensor.shape)}, in {content.tensor.file} it is "
+                f"{content.tensor.dtype} {list(content.tensor.shape)}"
+            )
     elif isinstance(content, Pieces):
         _check_pieces(tensor, content, checkpoint)
     elif isinstance(content, Zeros) and tensor.dtype == "F8_E8M0":
@@ -252,4 +265,6 @@ def _content_json(content: Content) -> dict[str, Any]:
         return {"content": "copy", "source": content.source}
     if isinstance(content, Pieces):
         return {"content": "pieces", "pieces": [[part.source, part.start, part.stop] for part in content.parts]}
+    if isinstance(content, Stored):
+        return {"content": "stored", "file": str(content.tensor.file)}
     return {"content": "zeros" if isinstance(content, Zeros) else "values"}

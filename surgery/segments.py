@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from .move import BLOCK
-from .plan import Copy, Pieces, Values
+from .plan import Copy, Pieces, Stored, Values
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -80,6 +80,9 @@ def _resolve(tensor: PlannedTensor, sources: Mapping[str, Tensor], position: int
     if isinstance(content, Copy):
         source = sources[content.source]
         yield Segment(position=position, nbytes=source.nbytes, source=source.file, offset=source.offset, name=name)
+    elif isinstance(content, Stored):
+        held = content.tensor
+        yield Segment(position=position, nbytes=held.nbytes, source=held.file, offset=held.offset, name=name)
     elif isinstance(content, Values):
         yield Segment(position=position, nbytes=len(content.data), data=content.data, name=name)
     elif isinstance(content, Pieces):
