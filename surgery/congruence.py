@@ -61,33 +61,38 @@ def _is_aligned(tensors: Sequence[PlannedTensor]) -> bool:
 
 
 def _chained(tensors: Sequence[PlannedTensor], sources: Mapping[str, Tensor]) -> tuple[PlannedTensor, ...]:
-    """The tensors in another order: after each comes its next one, or else any whose source lies right for it.
+    """New tensors first, then the input's, which lie right among themselves as they did in the input.
 
-    Zeros and computed values lie right anywhere. What lies wrong waits; when all that is left lies
-    wrong, the smallest that shifts the rest goes first.
+    The new ones are placed from the last to the first: before each comes the one before it, or any
+    other that ends right if it is cloned. Zeros and computed values are right anywhere. When all that
+    is left ends wrong, the smallest that shifts the rest comes next.
     """
-    places = [_residue(tensor, sources) for tensor in tensors]
+    new = [tensor for tensor in tensors if tensor.is_new]
+    kept = [tensor for tensor in tensors if not tensor.is_new]
+    ends = [_end(tensor, sources) for tensor in new]
     waiting: defaultdict[int | None, deque[int]] = defaultdict(deque)
-    for number, place in enumerate(places):
-        waiting[place].append(number)
-    by_size = sorted(range(len(tensors)), key=lambda i: (tensors[i].nbytes % BLOCK == 0, tensors[i].nbytes))
-    smallest = deque(by_size)
+    for number in reversed(range(len(new))):
+        waiting[ends[number]].append(number)
+    smallest = deque(sorted(range(len(new)), key=lambda i: (new[i].nbytes % BLOCK == 0, new[i].nbytes)))
+    position = next((sources[t.content.source].offset for t in kept if isinstance(t.content, Copy)), 0) % BLOCK
     order: dict[int, PlannedTensor] = {}
-    position = next((place for place in places if place is not None), 0)
-    successor = 0
-    while len(order) < len(tensors):
-        right = successor < len(tensors) and places[successor] in (None, position)
-        for queue in (deque([successor] if right else []), waiting[position], waiting[None], smallest):
+    number = len(new)
+    while len(order) < len(new):
+        before = [number - 1] if number > 0 and ends[number - 1] in (None, position) else []
+        for queue in (deque(before), waiting[position], waiting[None], smallest):
             while queue and queue[0] in order:
                 queue.popleft()
             if queue:
                 break
         number = queue.popleft()
-        order[number] = tensors[number]
-        position = (position + tensors[number].nbytes) % BLOCK
-        successor = number + 1
-    return tuple(order.values())
+        order[number] = new[number]
+        position = (position - new[number].nbytes) % BLOCK
+    return (*reversed(order.values()), *kept)
 
 
-def _residue(tensor: PlannedTensor, sources: Mapping[str, Tensor]) -> int | None:
-    return sources[tensor.content.source].offset % BLOCK if isinstance(tensor.content, Copy) else None
+def _end(tensor: PlannedTensor, sources: Mapping[str, Tensor]) -> int | None:
+    """Where the source of a copy ends within a block; None for what is not copied as it is."""
+    if not isinstance(tensor.content, Copy):
+        return None
+    source = sources[tensor.content.source]
+    return (source.offset + source.nbytes) % BLOCK
