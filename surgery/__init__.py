@@ -17,6 +17,7 @@ from .checkpoint import Checkpoint, open_checkpoint
 from .errors import (
     AnatomyError,
     CheckpointError,
+    DataError,
     GenerateError,
     GrowError,
     OutputError,
@@ -41,6 +42,7 @@ __all__ = [
     "CheckpointError",
     "Component",
     "Copy",
+    "DataError",
     "ExpandOptions",
     "GenerateError",
     "GrowError",

@@ -42,3 +42,7 @@ class GenerateError(GrowError, RuntimeError):
 
 class TrainError(GrowError, RuntimeError):
     """A run can't be set up, or did not do what a run must do."""
+
+
+class DataError(GrowError, ValueError):
+    """A data set, or a clip of it, can't be trained on."""
