@@ -11,14 +11,17 @@ from .jobs import execute, outline, show_done, show_plan
 from .options import (
     AnatomyFiles,
     AsJson,
+    Checksum,
     Ckpt,
     Components,
     Config,
     DryRun,
+    Link,
     Output,
     Overwrite,
     Revision,
     Variant,
+    Workers,
 )
 
 EPILOG = (
@@ -67,6 +70,9 @@ def expand(
     output: Output = None,
     dry_run: DryRun = False,
     overwrite: Overwrite = False,
+    link: Link = False,
+    checksum: Checksum = False,
+    workers: Workers = None,
     as_json: AsJson = False,
     anatomy: AnatomyFiles = None,
     config: Config = None,
@@ -88,7 +94,7 @@ def expand(
     if dry_run:
         show_plan(job, target, as_json=as_json)
         return
-    execute(job, target, overwrite=overwrite)
+    execute(job, target, overwrite=overwrite, workers=workers, link=link, checksum=checksum)
     if as_json:
         print(json.dumps({"output": str(target), **outline(job)}, indent=2))
     else:

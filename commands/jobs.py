@@ -13,16 +13,44 @@ if TYPE_CHECKING:
     from modelgrow.surgery import Job, Plan
 
 
-def execute(job: Job, output: Path, *, overwrite: bool) -> None:
+def execute(
+    job: Job,
+    output: Path,
+    *,
+    overwrite: bool,
+    workers: int | None = None,
+    link: bool = False,
+    checksum: bool = False,
+) -> None:
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
     from modelgrow.surgery import execute
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=console(stderr=True), transient=True) as progress:
-        total = 2 * sum(plan.num_bytes for plan in job.plans.values())
-        task = progress.add_task("writing and comparing", total=total)
-        execute(job, output, overwrite=overwrite, progress=lambda count: progress.advance(task, count))
+        task = progress.add_task("writing and comparing", total=job.work_bytes)
+        execute(
+            job,
+            output,
+            overwrite=overwrite,
+            progress=lambda count: progress.advance(task, count),
+            workers=workers,
+            link=link,
+            checksum=checksum,
+        )
+    if link:
+        _warn_of_links(output)
+
+
+def _warn_of_links(output: Path) -> None:
+    linked = [path for path in output.rglob("*") if path.is_file() and path.stat().st_nlink > 1]
+    if linked:
+        first = escape(str(linked[0].relative_to(output)))
+        console(stderr=True).print(
+            f"[yellow]{len(linked)} of its files are hard links to the base's ({first}{', ...' * (len(linked) > 1)}): "
+            "a program that edits one in place edits the base too[/yellow]",
+            soft_wrap=True,
+        )
 
 
 def outline(job: Job) -> dict[str, Any]:

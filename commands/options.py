@@ -46,3 +46,14 @@ AnatomyFiles = Annotated[
         show_default=False,
     ),
 ]
+Link = Annotated[
+    bool,
+    typer.Option("--link", help="Hard links instead of copies of files that stay as they are: an edit reaches both."),
+]
+Checksum = Annotated[bool, typer.Option("--checksum", help="Also write checksums.sha256, for sha256sum -c.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=1, max=64, help="Threads that move bytes. Default: one per processor, 4 at most.", show_default=False
+    ),
+]
