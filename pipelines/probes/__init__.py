@@ -16,10 +16,36 @@ import torch
 
 from modelgrow.surgery import VerifyError
 
-from . import cogvideox, ltx, wan
+from . import (
+    allegro,
+    cogvideox,
+    cosmos,
+    hunyuan_video,
+    hunyuan_video15,
+    kandinsky5,
+    latte,
+    ltx,
+    ltx2,
+    mochi,
+    sana_video,
+    wan,
+)
 from .recipe import Config, Inputs, Recipe, Runner
 
-_FAMILIES: tuple[Any, ...] = (cogvideox, ltx, wan)
+_FAMILIES: tuple[Any, ...] = (
+    allegro,
+    cogvideox,
+    cosmos,
+    hunyuan_video,
+    hunyuan_video15,
+    kandinsky5,
+    latte,
+    ltx,
+    ltx2,
+    mochi,
+    sana_video,
+    wan,
+)
 
 RECIPES: Mapping[str, Recipe] = {name: recipe for family in _FAMILIES for name, recipe in family.RECIPES.items()}
 RUNNERS: Mapping[str, Runner] = {

@@ -5,9 +5,35 @@ To add an architecture: one TOML file in surgery/anatomies/, one recipe in pipel
 
 from __future__ import annotations
 
-from . import cogvideox, ltx, wan
+from . import (
+    allegro,
+    cogvideox,
+    cosmos,
+    hunyuan_video,
+    hunyuan_video15,
+    kandinsky5,
+    latte,
+    ltx,
+    ltx2,
+    mochi,
+    sana_video,
+    wan,
+)
 from .row import Architecture
 
-ARCHITECTURES = (*wan.ROWS, *cogvideox.ROWS, *ltx.ROWS)
+ARCHITECTURES = (
+    *wan.ROWS,
+    *cogvideox.ROWS,
+    *ltx.ROWS,
+    *hunyuan_video.ROWS,
+    *hunyuan_video15.ROWS,
+    *ltx2.ROWS,
+    *mochi.ROWS,
+    *latte.ROWS,
+    *allegro.ROWS,
+    *cosmos.ROWS,
+    *sana_video.ROWS,
+    *kandinsky5.ROWS,
+)
 
 __all__ = ["ARCHITECTURES", "Architecture"]
