@@ -24,17 +24,17 @@ def write_file(path: Path, tensors: dict[str, tuple[str, tuple[int, ...], bytes]
 
 @pytest.fixture
 def make_ltx(tmp_path: Path) -> Maker:
-    """Makes an LTX component folder of random bytes: `make_ltx(name, depth=, shards=)`."""
+    """Makes an LTX component folder of random bytes: `make_ltx(name, depth=, shards=, width=)`."""
 
-    def make(name: str = "base", *, depth: int = 3, shards: int = 1) -> Path:
+    def make(name: str = "base", *, depth: int = 3, shards: int = 1, width: int = 4) -> Path:
         rng = random.Random(7)
         folder = tmp_path / name
         folder.mkdir(parents=True)
         tensors = {"proj_in.weight": ("BF16", (4, 2), rng.randbytes(16)), "scale": ("F32", (3,), rng.randbytes(12))}
         for i in range(depth):
             for module in ("attn1.to_q", "attn1.to_out.0", "attn2.to_out.0", "ff.net.2"):
-                tensors[f"transformer_blocks.{i}.{module}.weight"] = ("BF16", (4, 4), rng.randbytes(32))
-                tensors[f"transformer_blocks.{i}.{module}.bias"] = ("F32", (4,), rng.randbytes(16))
+                tensors[f"transformer_blocks.{i}.{module}.weight"] = ("BF16", (width, width), rng.randbytes(2 * width * width))
+                tensors[f"transformer_blocks.{i}.{module}.bias"] = ("F32", (width,), rng.randbytes(4 * width))
         names = list(tensors)
         parts = [names[i::shards] for i in range(shards)]
         files = [f"diffusion_pytorch_model-{i + 1:05d}-of-{shards:05d}.safetensors" for i in range(shards)]
