@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from .plan import Piece
@@ -10,6 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from .record import Step
+
+NUMBER = re.compile(r"(0|[1-9][0-9]{0,8})\.", re.ASCII)
+"""A block's number in a tensor's name, and the dot after it."""
 
 
 def rename(name: str, steps: Sequence[Step]) -> str:
@@ -23,9 +27,9 @@ def rename_once(name: str, index_map: Mapping[str, tuple[int, ...]]) -> str:
     """The name after one step. Names outside all stacks, and numbers beyond their ends, stay."""
     for stack, places in index_map.items():
         if name.startswith(stack + "."):
-            number, dot, inner = name[len(stack) + 1 :].partition(".")
-            if dot and number.isdecimal() and int(number) < len(places):
-                return f"{stack}.{places[int(number)]}.{inner}"
+            match = NUMBER.match(name, len(stack) + 1)
+            if match is not None and int(match[1]) < len(places):
+                return f"{stack}.{places[int(match[1])]}.{name[match.end() :]}"
     return name
 
 

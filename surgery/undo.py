@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from .errors import CheckpointError, PlanError
 from .plan import Copy, Piece, Pieces, PlannedTensor
+from .trace import NUMBER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from .record import Step
 
 _Tensors = dict[str, PlannedTensor]
-_NUMBER = re.compile(r"(0|[1-9][0-9]{0,8})\.", re.ASCII)
 
 
 def take_back(checkpoint: Checkpoint, steps: Sequence[Step]) -> tuple[PlannedTensor, ...]:
@@ -73,7 +72,7 @@ def rename_back(name: str, index_map: Mapping[str, tuple[int, ...]], *, where: s
     for stack, places in index_map.items():
         if not name.startswith(stack + "."):
             continue
-        match = _NUMBER.match(name, len(stack) + 1)
+        match = NUMBER.match(name, len(stack) + 1)
         if match is None:
             continue
         number = int(match[1])

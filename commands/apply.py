@@ -1,0 +1,69 @@
+"""`grow apply`: a packed growth back onto its base."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .bars import moving_bytes
+from .console import console, escape, size
+from .options import AsJson, DryRun, Overwrite, Revision, Variant
+
+EPILOG = (
+    "Examples:\n\n"
+    "  [bold]grow apply growth.safetensors --base Wan-AI/Wan2.1-T2V-1.3B-Diffusers -o grown[/bold]\n\n"
+    "The folder that comes out is the one that was packed, byte for byte. A base of other weights is refused."
+)
+
+
+def apply(
+    growth: Annotated[
+        Path, typer.Argument(metavar="GROWTH", help="What 'grow pack' wrote: growth.safetensors.", show_default=False)
+    ],
+    base: Annotated[str, typer.Option(metavar="CKPT", help="What it was grown from.", show_default=False)],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Folder to write. Default: the base's name and '-grown'.",
+            show_default=False,
+        ),
+    ] = None,
+    dry_run: DryRun = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    variant: Variant = None,
+    revision: Revision = None,
+) -> None:
+    """Put a packed growth onto its base: the grown folder, byte for byte."""
+    from modelgrow.surgery import open_source
+    from modelgrow.surgery.packed import read_packed
+    from modelgrow.surgery.unpack import execute_apply, prepare_apply
+
+    source = open_source(base, variant=variant, revision=revision)
+    application = prepare_apply(read_packed(growth), source)
+    target = output or Path(f"{Path(source.name).name}-grown")
+    if not dry_run:
+        with moving_bytes(2 * application.num_bytes) as advance:
+            execute_apply(application, target, overwrite=overwrite, progress=advance)
+    if as_json:
+        print(json.dumps({"output": str(target), **application.to_json()}, indent=2))
+        return
+    out = console()
+    for name, component in application.components.items():
+        added, total = len(component.tensors), len(component.expected)
+        out.print(
+            f"[cyan]{escape(f'{name}: ' if name else '')}{escape(component.class_name)}[/cyan]  "
+            f"{added} tensors of the growth, {total - added} of the base",
+            highlight=False,
+        )
+    for note in application.notes:
+        out.print(f"  {escape(note)}", style="yellow", highlight=False, soft_wrap=True)
+    if dry_run:
+        out.print(f"would write {size(application.num_bytes)} to {target}. [bold]Nothing was written.[/bold]")
+    else:
+        out.print(f"written: [bold]{escape(str(target))}[/bold]", highlight=False, soft_wrap=True)

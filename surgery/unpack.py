@@ -1,0 +1,211 @@
+"""A packed growth put back onto its base: the grown folder, byte for byte."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .apply import copy_files, work_of
+from .checkpoint import open_checkpoint
+from .disk import make_folder, write_text
+from .errors import CheckpointError, SourceError
+from .layout import OutputFile
+from .pack import other_files, other_of
+from .plan import Copy, PlannedTensor
+from .record import fingerprint_of
+from .staging import staged
+from .watch import unchanged
+from .write import Writer
+
+if TYPE_CHECKING:
+    from .apply import Progress
+    from .checkpoint import Checkpoint
+    from .header import Tensor
+    from .packed import Packed, PackedComponent
+    from .source import Source
+
+
+@dataclass(frozen=True, kw_only=True)
+class Application:
+    """A growth and the base that it fits. Components go by the base's names."""
+
+    packed: Packed
+    base: Source
+    components: Mapping[str, PackedComponent]
+    checkpoints: Mapping[str, Checkpoint]
+    files: Mapping[str, tuple[OutputFile, ...]]
+    sources: Mapping[str, Mapping[str, Tensor]]
+    """Per component: where the bytes lie, by the names that the files' tensors copy."""
+    notes: tuple[str, ...]
+
+    @property
+    def others(self) -> list[tuple[Path, Path]]:
+        """The base's other files, and their places in the output."""
+        return other_files(self.base, self.checkpoints)
+
+    @property
+    def num_bytes(self) -> int:
+        """What the output will take, in bytes."""
+        weights = sum(file.num_bytes for files in self.files.values() for file in files)
+        return weights + sum(path.stat().st_size for path, _ in self.others)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "growth": str(self.packed.path),
+            "base": self.base.name,
+            "bytes": self.num_bytes,
+            "components": {
+                name: {
+                    "class": component.class_name,
+                    "files": [file.name for file in self.files[name]],
+                    "from_growth": len(component.tensors),
+                    "from_base": len(component.expected) - len(component.tensors),
+                }
+                for name, component in self.components.items()
+            },
+            "notes": list(self.notes),
+        }
+
+
+def prepare_apply(packed: Packed, base: Source) -> Application:
+    """Check that a growth and a base belong together; nothing is written.
+
+    Raises:
+        SourceError: It was grown from another model.
+        CheckpointError: The growth does not fit, although its base is the right one.
+    """
+    components: dict[str, PackedComponent] = {}
+    checkpoints: dict[str, Checkpoint] = {}
+    files: dict[str, tuple[OutputFile, ...]] = {}
+    sources: dict[str, Mapping[str, Tensor]] = {}
+    for component in packed.components.values():
+        name, checkpoint = find_base(packed, component, base)
+        components[name], checkpoints[name] = component, checkpoint
+        names = component.from_base(checkpoint.tensors, base=base.name)
+        _check_shapes(packed, component, checkpoint, names)
+        files[name] = tuple(_output(file.name, file.header, file.tensors, names) for file in component.files)
+        sources[name] = {f"base:{key}": tensor for key, tensor in checkpoint.tensors.items()} | {
+            f"growth:{key}": tensor for key, tensor in component.tensors.items()
+        }
+    return Application(
+        packed=packed,
+        base=base,
+        components=components,
+        checkpoints=checkpoints,
+        files=files,
+        sources=sources,
+        notes=_differences(packed, base, checkpoints),
+    )
+
+
+def find_base(packed: Packed, component: PackedComponent, base: Source) -> tuple[str, Checkpoint]:
+    """The component of a base that a packed one was grown from, told by its weights. Raises `SourceError`."""
+    expected = component.record.base
+    candidates = {
+        c.name: c.checkpoint
+        for c in base.components
+        if c.checkpoint is not None and c.checkpoint.class_name == expected.class_name
+    }
+    if component.name in candidates:
+        candidates = {component.name: candidates[component.name]}
+    elif component.name and "" not in candidates:
+        candidates = {}
+    fingerprints = {name: fingerprint_of(checkpoint) for name, checkpoint in candidates.items()}
+    for name, found in fingerprints.items():
+        if found == expected.fingerprint:
+            return name, candidates[name]
+    what = "; ".join(
+        f"{base.name}{'/' if name else ''}{name} is {expected.class_name} {found}"
+        for name, found in fingerprints.items()
+    )
+    raise SourceError(
+        f"{packed.path}: was grown from {expected.name} ({expected.class_name} {expected.fingerprint}), and "
+        f"{what or f'{base.name} holds no {expected.class_name}'}. Name the base that it was grown from"
+    )
+
+
+def _check_shapes(packed: Packed, component: PackedComponent, base: Checkpoint, names: Mapping[str, str]) -> None:
+    for key, what in component.expected.items():
+        if key in names and ((tensor := base.tensors[names[key]]).dtype, tensor.shape) != what:
+            raise CheckpointError(
+                f"{packed.path}: {key!r} should be {what[0]} {list(what[1])}, the base's {names[key]!r} is "
+                f"{tensor.dtype} {list(tensor.shape)}; the growth is damaged"
+            )
+
+
+def _output(
+    name: str, header: bytes, tensors: Mapping[str, tuple[str, tuple[int, ...]]], names: Mapping[str, str]
+) -> OutputFile:
+    planned = tuple(
+        PlannedTensor(
+            name=key,
+            dtype=dtype,
+            shape=shape,
+            content=Copy(source=f"base:{names[key]}" if key in names else f"growth:{key}"),
+        )
+        for key, (dtype, shape) in tensors.items()
+    )
+    return OutputFile(name=name, header=header, tensors=planned)
+
+
+def execute_apply(
+    application: Application, output: Path, *, overwrite: bool = False, progress: Progress | None = None
+) -> Path:
+    """Write the grown folder, complete or not at all.
+
+    Args:
+        application: From `prepare_apply`.
+        output: The folder to make.
+        overwrite: Replace it if it exists.
+        progress: Told the bytes written and compared, 2 x `application.num_bytes` in all.
+
+    Raises:
+        OutputError: It exists, or the disk is full.
+        CheckpointError: The growth is damaged: what came out is not what went in.
+    """
+    inputs = [application.base.path, application.packed.path]
+    with staged(output, inputs=inputs, num_bytes=application.num_bytes, overwrite=overwrite) as work:
+        others = application.others
+        writer = Writer(progress=progress)
+        weights = [tensor.file for tensors in application.sources.values() for tensor in tensors.values()]
+        with unchanged([*weights, *(path for path, _ in others)]):
+            copy_files([(path, work / place) for path, place in others], writer)
+            for name, component in application.components.items():
+                _write(application, name, component, work / name, writer)
+    return output
+
+
+def _write(application: Application, name: str, component: PackedComponent, folder: Path, writer: Writer) -> None:
+    make_folder(folder)
+    sources = application.sources[name]
+    writer.make([work_of(file, sources, folder / file.name) for file in application.files[name]])
+    for file_name, text in component.texts.items():
+        write_text(folder / file_name, text)
+    if fingerprint_of(_open(folder, component)) != component.fingerprint:
+        raise CheckpointError(
+            f"{application.packed.path}: what comes out differs from the model that was packed; the file is damaged. "
+            "Download it again"
+        )
+
+
+def _open(folder: Path, component: PackedComponent) -> Checkpoint:
+    """What was written, read as any checkpoint is: files, index and config must agree."""
+    path = folder if len(component.files) > 1 else folder / component.files[0].name
+    return open_checkpoint(path)
+
+
+def _differences(packed: Packed, base: Source, checkpoints: Mapping[str, Checkpoint]) -> tuple[str, ...]:
+    """Other files that the grown folder had and the base has not, or has in another form."""
+    if set(checkpoints) != set(packed.components):
+        return ()
+    here = {place.as_posix(): path for path, place in other_files(base, checkpoints)}
+    notes = []
+    for place, other in packed.others.items():
+        if place not in here:
+            notes.append(f"{place}: lay in the grown folder; neither the growth nor the base has it")
+        elif other_of(here[place]) != other:
+            notes.append(f"{place}: is the base's, which is not as it was in the grown folder")
+    notes += [f"{place}: is the base's; the grown folder had none" for place in here if place not in packed.others]
+    return tuple(notes)
