@@ -57,8 +57,8 @@ def start(base: Path, output: Path, *, workers: int = 2, overwrite: bool = False
 
 @pytest.fixture
 def heavy(make_ltx: Maker) -> Path:
-    """40 MB in 3 shards: to write it takes long enough to be killed in the middle."""
-    return make_ltx(shards=3, depth=12, width=512)
+    """10 MB in 3 shards: to write it takes long enough to be killed in the middle."""
+    return make_ltx(shards=3, depth=12, width=320)
 
 
 def duration(base: Path, output: Path) -> float:
@@ -103,7 +103,9 @@ def test_killed_at_moments_all_over_its_run(heavy: Path, tmp_path: Path, overwri
 
 @pytest.mark.slow
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_killed_two_hundred_times(heavy: Path, tmp_path: Path, overwrite: bool) -> None:
+def test_killed_two_hundred_times(heavy: Path, tmp_path: Path, overwrite: bool, pytestconfig: pytest.Config) -> None:
+    if "slow" not in pytestconfig.getoption("markexpr"):
+        pytest.skip("takes minutes; run it with -m slow")
     kill_many_times(heavy, tmp_path, 100, overwrite=overwrite)
 
 
