@@ -53,7 +53,7 @@ def draw_batch(
     generator = generator_of(settings.seed, "batch", number, process)
     examples = [cache.example(index) for index in chosen]
     empty = cache.empty_text()
-    texts = [_text_of(example, empty, settings, generator) for example in examples]
+    texts = [text_of(example, empty, settings, generator) for example in examples]
     latents = torch.stack([example["latents"].float() for example in examples])
     return Batch(
         clips=tuple(chosen),
@@ -64,12 +64,13 @@ def draw_batch(
     )
 
 
-def _text_of(
+def text_of(
     example: dict[str, torch.Tensor],
     empty: dict[str, torch.Tensor],
     settings: Settings,
     generator: torch.Generator,
 ) -> dict[str, torch.Tensor]:
+    """Which text a clip is trained with this time: its caption, its long one, or none, for guidance."""
     drop, long = torch.rand(2, generator=generator).tolist()
     if drop < settings.caption_dropout:
         return empty

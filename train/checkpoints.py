@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from modelgrow.surgery import TrainError
@@ -30,6 +31,9 @@ class State:
     ema: dict[str, torch.Tensor]
     """Averaged parameters by name; empty without EMA."""
     best_loss: float
+    best_step: int
+    average: float | None
+    """The running loss that is shown."""
 
 
 def save(folder: Path, state: State) -> Path:
@@ -43,7 +47,13 @@ def save(folder: Path, state: State) -> Path:
     save_file(tensors, work / "optimizer.safetensors")
     if state.ema:
         save_file({name: t.contiguous() for name, t in state.ema.items()}, work / "ema.safetensors")
-    told = {"step": state.step, "best_loss": state.best_loss, "optimizer": rest}
+    told = {
+        "step": state.step,
+        "best_loss": state.best_loss,
+        "best_step": state.best_step,
+        "average": state.average,
+        "optimizer": rest,
+    }
     (work / "state.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
     for path in work.iterdir():
         with path.open("rb") as file:
@@ -65,8 +75,10 @@ def load(path: Path) -> State:
             optimizer=_join(tensors, told["optimizer"]),
             ema=load_file(ema) if ema.exists() else {},
             best_loss=float(told["best_loss"]),
+            best_step=int(told["best_step"]),
+            average=told["average"],
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise TrainError(
             f"{path}: this checkpoint can't be read: {error}. Remove it to go on from the one before"
         ) from error
@@ -79,12 +91,12 @@ def all_of(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name) and (path / "state.json").is_file())
 
 
-def prune(folder: Path, *, keep: int, best: Path | None) -> None:
-    """Remove all but the last `keep` and the best one, and what a kill left half-written."""
+def prune(folder: Path, *, keep: int, best: int) -> None:
+    """Remove all but the last `keep` and the one of step `best`, and what a kill left half-written."""
     for path in folder.glob(".step-*.partial"):
         shutil.rmtree(path, ignore_errors=True)
     for path in all_of(folder)[:-keep]:
-        if path != best:
+        if path.name != f"step-{best:08d}":
             shutil.rmtree(path)
 
 

@@ -7,10 +7,11 @@ Everything random follows from (seed, step), see `batch`, so a stopped run goes 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from diffusers.training_utils import EMAModel
@@ -20,6 +21,7 @@ from modelgrow.surgery import TrainError
 from . import alarm, checkpoints
 from .batch import Batch, draw_batch
 from .optimizer import make_optimizer, make_schedule
+from .trunk import Trunk, replayed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,7 +52,9 @@ class Loop:
     report: Callable[[Progress], None]
     preview: Callable[[int], None] | None = None
     step: int = 0
+    trunk: Trunk | None = None
     best_loss: float = float("inf")
+    best_step: int = 0
     changed: alarm.Changed | None = None
     losses: list[float] = field(default_factory=list)
     _average: float | None = None
@@ -90,9 +94,10 @@ class Loop:
         run, settings = self.run, self.run.settings
         total = 0.0
         for micro in range(settings.accumulate):
-            batch = self.batch(self.step * settings.accumulate + micro)
+            number = self.step * settings.accumulate + micro
+            batch = self.batch(number)
             with run.accelerator.accumulate(self.model):
-                loss = self.loss(batch)
+                loss = self.loss(batch, number)
                 run.accelerator.backward(loss)
                 if run.accelerator.sync_gradients:
                     run.accelerator.clip_grad_norm_(self.parameters, settings.max_grad_norm)
@@ -103,7 +108,7 @@ class Loop:
         if self.ema:
             self.ema.step(self.parameters)
         mean = total / settings.accumulate
-        if mean != mean or mean == float("inf"):
+        if not math.isfinite(mean):
             raise TrainError(
                 f"the loss of step {self.step + 1} is {mean}; lower the learning rate ({settings.learning_rate}), or "
                 "train in another precision"
@@ -121,8 +126,17 @@ class Loop:
             processes=accelerator.num_processes,
         )
 
-    def loss(self, batch: Batch) -> torch.Tensor:
+    def loss(self, batch: Batch, number: int) -> torch.Tensor:
         """Mean squared error of the prediction, in float32."""
+        device = self.run.accelerator.device
+        if self.trunk:
+            batch, streams = self.trunk.sample(batch, number)
+            placed = tuple(stream.to(device, self.dtype) for stream in streams)
+            with replayed(self.run.model, self.trunk.stack, self.trunk.depth, placed):
+                return self._error(batch)
+        return self._error(batch)
+
+    def _error(self, batch: Batch) -> torch.Tensor:
         device = self.run.accelerator.device
         latents, noise = batch.latents.to(device), batch.noise.to(device)
         target = self.run.objective.target(latents, noise, batch.levels.to(device))
@@ -132,12 +146,12 @@ class Loop:
         """The model's answer, shape (B, C, F, h, w)."""
         run = self.run
         device = run.accelerator.device
-        dtype = next(p.dtype for p in run.model.parameters() if not p.requires_grad or run.settings.train == "all")
+        dtype = self.dtype
         levels = batch.levels.to(device)
         noisy = run.objective.noisy(batch.latents.to(device), batch.noise.to(device), levels)
         text = {k: v.to(device, dtype if v.is_floating_point() else None) for k, v in batch.text.items()}
         with run.accelerator.autocast():
-            return run.family.predict(self.model, noisy.to(dtype), run.objective.timesteps(levels), text)
+            return run.family.predict(run.pipeline, self.model, noisy.to(dtype), run.objective.timesteps(levels), text)
 
     def _note(self, loss: float, begun: float, first: int) -> None:
         settings = self.run.settings
@@ -162,10 +176,10 @@ class Loop:
     def _save(self) -> None:
         run = self.run
         if run.accelerator.is_main_process:
-            best = self._average is not None and self._average < self.best_loss
-            self.best_loss = min(self.best_loss, self._average or self.best_loss)
+            if self._average is not None and self._average < self.best_loss:
+                self.best_loss, self.best_step = self._average, self.step
             averaged = dict(zip(self.names, self.ema.shadow_params, strict=True)) if self.ema else {}
-            path = checkpoints.save(
+            checkpoints.save(
                 self.folder,
                 checkpoints.State(
                     step=self.step,
@@ -173,14 +187,18 @@ class Loop:
                     optimizer=self.optimizer.optimizer.state_dict(),
                     ema={name: value.cpu() for name, value in averaged.items()},
                     best_loss=self.best_loss,
+                    best_step=self.best_step,
+                    average=self._average,
                 ),
             )
-            if best:
-                self._best = path
-            checkpoints.prune(self.folder, keep=run.settings.keep, best=self._best)
+            checkpoints.prune(self.folder, keep=run.settings.keep, best=self.best_step)
         run.accelerator.wait_for_everyone()
 
-    _best: Any = None
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of what goes in: the frozen weights', float32 where everything trains."""
+        frozen = (p.dtype for p in self.run.model.parameters() if not p.requires_grad)
+        return next(frozen, torch.float32)
 
     @property
     def names(self) -> list[str]:
@@ -202,7 +220,8 @@ class Loop:
         if self.ema:
             self.ema.shadow_params = [state.ema[name].to(p.device) for name, p in self.run.trained]
             self.ema.optimization_step = state.step
-        self.step, self.best_loss = state.step, state.best_loss
+        self.step, self.best_loss, self.best_step = state.step, state.best_loss, state.best_step
+        self._average = state.average
 
 
 class _Watch:

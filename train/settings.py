@@ -141,7 +141,7 @@ def _typed(value: Any, annotation: str, name: str) -> Any:
         if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
             raise TrainError(f"{name} must be a list of strings, found {value!r:.60}")
         return tuple(value)
-    wanted = {"str": str, "int": int, "float": float, "bool": bool}[annotation.split(" ")[0]]
+    wanted = {"str": str, "int": int, "float": float, "bool": bool}[annotation.split(" ", maxsplit=1)[0]]
     if wanted is float and type(value) is int:
         return float(value)
     if type(value) is not wanted:

@@ -112,7 +112,7 @@ def make_accelerator(settings: Settings) -> Accelerator:
 
 
 def choose_component(source: Source, settings: Settings) -> Component:
-    """The component that trains: the one named, or the first that has grown (the first that can, for "all" and LoRA)."""
+    """The one named, or the first that has grown; for "all" and LoRA the denoiser, grown or not."""
     if source.pipeline is None:
         raise TrainError(
             f"{source.name}: one component; training needs the whole pipeline, for its VAE and text encoder"

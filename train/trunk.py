@@ -1,25 +1,37 @@
 """The cached trunk: after suffix growth, everything before the first new block is frozen and can be computed once.
 
 For K draws of noise and timestep per clip the trunk's output is kept in bfloat16; a step then runs the
-embeddings and the new blocks only. The price: K fixed draws instead of fresh ones.
+embeddings and the new blocks only. The price: K fixed draws instead of fresh ones, and their rounding.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 
 from modelgrow.surgery import TrainError
 
+from .batch import Batch, generator_of, text_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from modelgrow.surgery import Record
 
-Output = tuple[torch.Tensor, ...]
+    from .cache import Cache
+    from .objectives.objective import Objective
+    from .settings import Settings
+
+Streams = tuple[torch.Tensor, ...]
+"""What a block gives to the next one: the video's states, and the text's where both run through the blocks."""
 
 
 def trunk_depth(record: Record | None, trained: list[str]) -> tuple[str, int]:
@@ -28,21 +40,103 @@ def trunk_depth(record: Record | None, trained: list[str]) -> tuple[str, int]:
     Raises:
         TrainError: Something before the last blocks of one stack trains.
     """
-    copies = record.steps[-1].copied_from if record and record.steps else {}
-    for stack, places in copies.items():
+    grown = next((step for step in reversed(record.steps) if step.copied_from), None) if record else None
+    for stack, places in grown.copied_from.items() if grown else ():
         first = min(places, default=0)
         inside = [name for name in trained if name.startswith(f"{stack}.")]
-        if len(inside) == len(trained) and all(int(name[len(stack) + 1 :].split(".")[0]) >= first for name in inside):
+        if first and len(inside) == len(trained) and all(_number(name, stack) >= first for name in inside):
             return stack, first
     raise TrainError("cache_trunk needs a model grown by suffix of which only the new blocks train")
+
+
+def _number(name: str, stack: str) -> int:
+    return int(name[len(stack) + 1 :].split(".", maxsplit=1)[0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trunk:
+    """The trunk's outputs on disk: one file per clip."""
+
+    stack: str
+    depth: int
+    folder: Path
+    cache: Cache
+    objective: Objective
+    settings: Settings
+
+    def draws(self, clips: tuple[int, ...], numbers: list[int]) -> Batch:
+        """The fixed draws `numbers` of some clips, of which all but the trunk's output follows from the seed."""
+        parts = [self._draw(clip, number) for clip, number in zip(clips, numbers, strict=True)]
+        return Batch(
+            clips=clips,
+            latents=torch.cat([part.latents for part in parts]),
+            noise=torch.cat([part.noise for part in parts]),
+            levels=torch.cat([part.levels for part in parts]),
+            text={name: torch.cat([part.text[name] for part in parts]) for name in parts[0].text},
+        )
+
+    def _draw(self, clip: int, number: int) -> Batch:
+        generator = generator_of(self.settings.seed, "trunk", clip, number)
+        example = self.cache.example(clip)
+        text = text_of(example, self.cache.empty_text(), self.settings, generator)
+        latents = example["latents"].float()[None]
+        return Batch(
+            clips=(clip,),
+            latents=latents,
+            noise=torch.randn(latents.shape, generator=generator),
+            levels=self.objective.draw(1, generator),
+            text={name: value[None] for name, value in text.items()},
+        )
+
+    def sample(self, batch: Batch, number: int) -> tuple[Batch, Streams]:
+        """For the clips of batch `number`: one of their draws each, and the trunk's output for it."""
+        generator = generator_of(self.settings.seed, "which", number, *batch.clips)
+        chosen = torch.randint(self.settings.cache_trunk, (len(batch.clips),), generator=generator).tolist()
+        return self.draws(batch.clips, chosen), self._read(batch.clips, chosen)
+
+    def _read(self, clips: tuple[int, ...], numbers: list[int]) -> Streams:
+        rows: list[list[torch.Tensor]] = []
+        for clip, number in zip(clips, numbers, strict=True):
+            with safe_open(self._path(clip), framework="pt") as file:
+                count = len(file.keys()) // self.settings.cache_trunk
+                rows.append([file.get_tensor(f"{number}.{stream}") for stream in range(count)])
+        return tuple(torch.cat(stream) for stream in zip(*rows, strict=True))
+
+    def fill(self, model: nn.Module, predict: Callable[[Batch], Any], report: Callable[[int, int], None]) -> None:
+        """Compute what is missing; a clip's file appears complete or not at all."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        total = len(self.cache)
+        for clip in range(total):
+            path = self._path(clip)
+            if not path.exists():
+                draws = range(self.settings.cache_trunk)
+                batch = self.draws((clip,) * len(draws), list(draws))
+                with recorded(model, self.stack, self.depth) as outputs, torch.no_grad():
+                    predict(batch)
+                partial = path.with_suffix(".partial")
+                save_file(_rows(outputs[-1], len(draws)), partial)
+                partial.replace(path)
+            report(clip + 1, total)
+
+    def _path(self, clip: int) -> Path:
+        return self.folder / f"{clip:06d}.safetensors"
+
+
+def _rows(output: Any, draws: int) -> dict[str, torch.Tensor]:
+    streams = output if isinstance(output, tuple) else (output,)
+    return {
+        f"{draw}.{number}": stream[draw : draw + 1].to("cpu", torch.bfloat16).contiguous()
+        for number, stream in enumerate(streams)
+        for draw in range(draws)
+    }
 
 
 class _Replay(nn.Module):
     """Stands in for the trunk: answers with what it once said."""
 
-    def __init__(self) -> None:
+    def __init__(self, output: Any) -> None:
         super().__init__()
-        self.output: Any = None
+        self.output = output
 
     def forward(self, *_args: Any, **_kwargs: Any) -> Any:
         return self.output
@@ -52,8 +146,8 @@ class _Replay(nn.Module):
 def recorded(model: nn.Module, stack: str, depth: int) -> Iterator[list[Any]]:
     """Inside, every call of the model appends the trunk's output to the list."""
     outputs: list[Any] = []
-    blocks = model.get_submodule(stack)
-    handle = blocks[depth - 1].register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
+    block = model.get_submodule(stack).get_submodule(str(depth - 1))
+    handle = block.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
     try:
         yield outputs
     finally:
@@ -61,15 +155,15 @@ def recorded(model: nn.Module, stack: str, depth: int) -> Iterator[list[Any]]:
 
 
 @contextmanager
-def replayed(model: nn.Module, stack: str, depth: int, output: Any) -> Iterator[None]:
-    """Inside, the trunk is not computed: its last block answers `output`, those before it are gone."""
+def replayed(model: nn.Module, stack: str, depth: int, streams: Streams) -> Iterator[None]:
+    """Inside, the trunk is not computed: one stand-in answers `streams`, and the new blocks follow it."""
     parent, _, name = stack.rpartition(".")
     owner = model.get_submodule(parent) if parent else model
-    blocks = getattr(owner, name)
-    replay = _Replay()
-    replay.output = output
-    setattr(owner, name, nn.ModuleList([replay, *blocks[depth:]]))
+    blocks = list(model.get_submodule(stack).children())
+    before = getattr(owner, name)
+    stand_in = _Replay(streams if len(streams) > 1 else streams[0])
+    setattr(owner, name, nn.ModuleList([stand_in, *blocks[depth:]]))
     try:
         yield
     finally:
-        setattr(owner, name, blocks)
+        setattr(owner, name, before)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers.models.embeddings import get_3d_rotary_pos_embed
-from diffusers.pipelines.cogvideo.pipeline_cogvideox import get_resize_crop_region_for_grid
 
 if TYPE_CHECKING:
     from .family import Text
@@ -24,37 +22,20 @@ def encode_video(pipeline: Any, pixels: torch.Tensor) -> torch.Tensor:
     return latents * vae.config.scaling_factor
 
 
-def predict(model: Any, noisy: torch.Tensor, timesteps: torch.Tensor, text: Text) -> torch.Tensor:
+def predict(pipeline: Any, model: Any, noisy: torch.Tensor, timesteps: torch.Tensor, text: Text) -> torch.Tensor:
     output: torch.Tensor = model(
         hidden_states=noisy.transpose(1, 2),
         encoder_hidden_states=text["states"],
         timestep=timesteps,
-        image_rotary_emb=rotary(model.config, noisy.shape, noisy.device),
+        image_rotary_emb=_rotary(pipeline, noisy),
         return_dict=False,
     )[0]
     return output.transpose(1, 2)
 
 
-def rotary(config: Any, shape: torch.Size, device: torch.device) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """The pipeline's own table for latents of `shape` (B, C, F, h, w); None for models without RoPE."""
-    if not config.use_rotary_positional_embeddings:
+def _rotary(pipeline: Any, noisy: torch.Tensor) -> Any:
+    if not pipeline.transformer.config.use_rotary_positional_embeddings:
         return None
-    frames, height, width = shape[2:]
-    patch, patch_t = config.patch_size, config.patch_size_t
-    grid, base = (height // patch, width // patch), (config.sample_height // patch, config.sample_width // patch)
-    if patch_t is None:
-        crops = get_resize_crop_region_for_grid(grid, base[1], base[0])
-        cos, sin = get_3d_rotary_pos_embed(
-            config.attention_head_dim, crops, grid_size=grid, temporal_size=frames, device=device
-        )
-    else:
-        cos, sin = get_3d_rotary_pos_embed(
-            config.attention_head_dim,
-            None,
-            grid_size=grid,
-            temporal_size=(frames + patch_t - 1) // patch_t,
-            grid_type="slice",
-            max_size=base,
-            device=device,
-        )
-    return cos, sin
+    frames, height, width = noisy.shape[2:]
+    scale = pipeline.vae_scale_factor_spatial
+    return pipeline._prepare_rotary_positional_embeddings(height * scale, width * scale, frames, noisy.device)

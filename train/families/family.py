@@ -25,5 +25,7 @@ class Family(Protocol):
     def encode_video(self, pipeline: Any, pixels: torch.Tensor) -> torch.Tensor:
         """`pixels` (B, 3, T, H, W) in [-1, 1] -> normalised latents (B, C, F, h, w), the posterior's mean."""
 
-    def predict(self, model: Any, noisy: torch.Tensor, timesteps: torch.Tensor, text: Text) -> torch.Tensor:
-        """One call of the model: (B, C, F, h, w) in, the same out."""
+    def predict(
+        self, pipeline: Any, model: Any, noisy: torch.Tensor, timesteps: torch.Tensor, text: Text
+    ) -> torch.Tensor:
+        """One call of the model, wrapped or not: (B, C, F, h, w) in, the same out."""

@@ -11,8 +11,7 @@ if TYPE_CHECKING:
     from .family import Text
 
 FRAME_RATE = 25
-SPATIAL, TEMPORAL = 32, 8
-"""The published VAE's compression, which the model's RoPE measures with."""
+"""Of the clips; what the pipeline assumes too."""
 
 
 def encode_text(pipeline: Any, captions: list[str]) -> dict[str, torch.Tensor]:
@@ -29,9 +28,10 @@ def encode_video(pipeline: Any, pixels: torch.Tensor) -> torch.Tensor:
     return normalised
 
 
-def predict(model: Any, noisy: torch.Tensor, timesteps: torch.Tensor, text: Text) -> torch.Tensor:
+def predict(pipeline: Any, model: Any, noisy: torch.Tensor, timesteps: torch.Tensor, text: Text) -> torch.Tensor:
     frames, height, width = noisy.shape[2:]
-    patch, patch_t = model.config.patch_size, model.config.patch_size_t
+    patch, patch_t = pipeline.transformer_spatial_patch_size, pipeline.transformer_temporal_patch_size
+    spatial = pipeline.vae_spatial_compression_ratio
     output = model(
         hidden_states=LTXPipeline._pack_latents(noisy, patch, patch_t),
         encoder_hidden_states=text["states"],
@@ -40,7 +40,7 @@ def predict(model: Any, noisy: torch.Tensor, timesteps: torch.Tensor, text: Text
         num_frames=frames,
         height=height,
         width=width,
-        rope_interpolation_scale=(TEMPORAL / FRAME_RATE, SPATIAL, SPATIAL),
+        rope_interpolation_scale=(pipeline.vae_temporal_compression_ratio / FRAME_RATE, spatial, spatial),
         return_dict=False,
     )[0]
     unpacked: torch.Tensor = LTXPipeline._unpack_latents(output, frames, height, width, patch, patch_t)

@@ -28,7 +28,7 @@ def encode_video(pipeline: Any, pixels: torch.Tensor) -> torch.Tensor:
     return (latents - mean) / std
 
 
-def predict(model: Any, noisy: torch.Tensor, timesteps: torch.Tensor, text: Text) -> torch.Tensor:
+def predict(pipeline: Any, model: Any, noisy: torch.Tensor, timesteps: torch.Tensor, text: Text) -> torch.Tensor:
     output: torch.Tensor = model(
         hidden_states=noisy, timestep=timesteps, encoder_hidden_states=text["states"], return_dict=False
     )[0]

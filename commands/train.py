@@ -1,0 +1,145 @@
+"""`grow train`: tune only what is new."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from .console import console, count, quiet_libraries, size
+from .options import AsJson
+
+if TYPE_CHECKING:
+    from modelgrow.train.loop import Progress
+    from modelgrow.train.run import Result
+
+EPILOG = (
+    "Examples:\n\n"
+    "  [bold]grow train ./Wan2.1-T2V-1.3B-suffix8 --data ./clips -o ./run --steps 2000[/bold]\n\n"
+    "  [bold]grow train --config run.toml[/bold]\n\n"
+    "  [bold]accelerate launch -m modelgrow.cli train ./grown --data ./clips -o ./run[/bold]\n\n"
+    "The same command goes on with a run that was stopped. The result is ./run/model."
+)
+
+
+def train(
+    model: Annotated[
+        str | None, typer.Argument(metavar="GROWN", help="The grown pipeline.", show_default=False)
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help='Clips: a folder of videos with .txt captions or a metadata list, a list by itself, "shapes:2-3".',
+            show_default=False,
+        ),
+    ] = None,
+    output: Annotated[str | None, typer.Option("--output", "-o", help="Folder of the run.", show_default=False)] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML with any setting; flags come before it.", show_default=False)
+    ] = None,
+    what: Annotated[
+        Literal["new", "grown-blocks", "all", "lora"] | None,
+        typer.Option(
+            "--train",
+            help="new: what growth.json says is new (default); grown-blocks: the blocks it is in; all; lora.",
+            show_default=False,
+        ),
+    ] = None,
+    component: Annotated[
+        str | None, typer.Option(help="Which component, where several have grown.", show_default=False)
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps (1000).", show_default=False)] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Per process (1).", show_default=False)] = None,
+    accumulate: Annotated[int | None, typer.Option(min=1, help="Batches per step (1).", show_default=False)] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option("--learning-rate", "--lr", help="Peak (1e-4).", show_default=False)
+    ] = None,
+    frames: Annotated[int | None, typer.Option(min=1, help="Length of clips.", show_default=False)] = None,
+    height: Annotated[int | None, typer.Option(min=1, help="In pixels.", show_default=False)] = None,
+    width: Annotated[int | None, typer.Option(min=1, help="In pixels.", show_default=False)] = None,
+    precision: Annotated[
+        Literal["auto", "no", "bf16", "fp16"] | None,
+        typer.Option(help="auto: bf16 on a GPU.", show_default=False),
+    ] = None,
+    gradient_checkpointing: Annotated[
+        bool | None, typer.Option("--gradient-checkpointing", help="Less memory, more time.", show_default=False)
+    ] = None,
+    ema_decay: Annotated[
+        float | None, typer.Option(help="Average of the trained parameters (0: none).", show_default=False)
+    ] = None,
+    cache_trunk: Annotated[
+        int | None,
+        typer.Option(
+            metavar="K", help="Suffix growth: K fixed draws per clip, trunk computed once.", show_default=False
+        ),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything random (0).", show_default=False)] = None,
+    save_every: Annotated[int | None, typer.Option(min=1, help="Steps (200).", show_default=False)] = None,
+    preview_every: Annotated[int | None, typer.Option(min=0, help="Steps (0: never).", show_default=False)] = None,
+    preview: Annotated[
+        list[str] | None, typer.Option(help="Prompt of a preview clip; may be repeated.", show_default=False)
+    ] = None,
+    tracker: Annotated[
+        str | None, typer.Option(help="tensorboard (default), wandb, trackio, none.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tune what is new in a grown pipeline, and nothing else (ModelGrow, LLaMA-Pro)."""
+    flags = {
+        "model": model,
+        "data": data,
+        "output": output,
+        "train": what,
+        "component": component,
+        "steps": steps,
+        "batch_size": batch_size,
+        "accumulate": accumulate,
+        "learning_rate": learning_rate,
+        "num_frames": frames,
+        "height": height,
+        "width": width,
+        "precision": precision,
+        "gradient_checkpointing": gradient_checkpointing,
+        "ema_decay": ema_decay,
+        "cache_trunk": cache_trunk,
+        "seed": seed,
+        "save_every": save_every,
+        "preview_every": preview_every,
+        "previews": preview or None,
+        "tracker": tracker,
+    }
+    err = console(stderr=True)
+    with err.status("loading torch and diffusers") as status:
+        quiet_libraries()
+        from modelgrow.train.run import train as run
+        from modelgrow.train.settings import read_settings
+
+        settings = read_settings(config, flags)
+        result = run(settings, tell=status.update, report=lambda progress: status.update(_line(progress)))
+    if as_json:
+        print(json.dumps(result.to_json(), indent=2))
+    else:
+        _show(result)
+
+
+def _line(progress: Progress) -> str:
+    left = progress.seconds / max(progress.step, 1) * (progress.steps - progress.step)
+    memory = f"  {size(progress.memory)}" if progress.memory else ""
+    return (
+        f"step {progress.step} of {progress.steps}  loss {progress.loss:.4f}  lr {progress.learning_rate:.2g}  "
+        f"{progress.samples_per_second:.3g} clips/s{memory}  {left / 60:.0f} min left"
+    )
+
+
+def _show(result: Result) -> None:
+    out = console()
+    out.print(
+        f"{result.steps} steps, {count(result.trained_parameters)} parameters trained; "
+        f"loss {result.first_loss:.4f} to {result.last_loss:.4f}",
+        highlight=False,
+    )
+    if result.changed:
+        out.print(result.changed.sentence, highlight=False)
+    out.print(f"model: [bold]{result.model}[/bold]", highlight=False, soft_wrap=True)
