@@ -1,0 +1,69 @@
+"""What every source of clips gives: what is there, what was refused and why, and pixels on request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """A clip as it lies there, before any of it is read.
+
+    `key`: unique in its source, and the same whenever it is opened. `caption`: runs of white space are
+    one space; "" where the source was opened without captions. `num_frames`, `height`, `width`: as
+    displayed, so a phone's upright clip is upright. `fps`: None if the file does not say. `path`: the
+    file it lies in; None for drawn clips.
+    """
+
+    key: str
+    caption: str
+    long_caption: str | None = None
+    num_frames: int
+    height: int
+    width: int
+    fps: float | None = None
+    path: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refused:
+    """What can't be trained on. `name`: its key, or the file and line that name it."""
+
+    name: str
+    reason: str
+
+
+class ClipSource(Protocol):
+    """Clips of one origin, in an order that does not change."""
+
+    @property
+    def name(self) -> str:
+        """What the user called it."""
+
+    @property
+    def clips(self) -> tuple[Clip, ...]: ...
+
+    @property
+    def refused(self) -> tuple[Refused, ...]: ...
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over what identifies the clips: keys, captions, sizes and samples of the files' bytes."""
+
+    def read(self, clip: Clip, *, num_frames: int, height: int, width: int) -> np.ndarray:
+        """The first `num_frames` frames, one after the other: the clip's own speed, from its start.
+
+        The largest part in the middle that has the proportions asked for is resized (bicubic, antialiased).
+
+        Returns:
+            Shape `(num_frames, height, width, 3)`, uint8.
+
+        Raises:
+            DataError: The clip is shorter, or can't be decoded that far.
+        """

@@ -1,0 +1,37 @@
+"""Data sets on the Hugging Face Hub: downloaded into its cache, then read as the folder they are."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from modelgrow.surgery import DataError
+
+from .folder import LISTS
+from .video import SUFFIXES
+
+_PATTERNS = [*(f"*{suffix}" for suffix in (*SUFFIXES, ".txt", ".tar")), *LISTS]
+
+
+def is_hub_id(spec: str) -> bool:
+    """Whether it looks like owner/name."""
+    return re.fullmatch(r"[\w.-]+/[\w.-]+", spec, re.ASCII) is not None and ".." not in spec
+
+
+def download(repo_id: str) -> Path:
+    """Fetch the videos, captions and lists of a data set; what is in the cache already is not fetched again.
+
+    Raises:
+        DataError: There is none of that name, or it can't be had.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        return Path(snapshot_download(repo_id, repo_type="dataset", allow_patterns=_PATTERNS))
+    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__).strip()
+        raise DataError(
+            f"{repo_id}: not a folder or file here, and no data set that can be had from the Hub: {reason} "
+            "(a private or gated one needs 'hf auth login')"
+        ) from error

@@ -1,0 +1,163 @@
+"""What a data set holds, for a look before hours are spent on it."""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image, ImageDraw, ImageFont
+
+from modelgrow.surgery import DataError
+from modelgrow.surgery.staging import staged_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    import numpy as np
+
+    from .buckets import Buckets
+    from .clip import ClipSource, Refused
+
+_SIDE = 160
+"""Pixels of a picture's shorter side on a contact sheet."""
+_GAP, _LINE, _INK, _PAPER = 8, 16, (40, 40, 40), (250, 250, 250)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    """Of some numbers: the least, the middle, the most."""
+
+    least: float
+    median: float
+    most: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class BucketReport:
+    """How many clips are brought to which size."""
+
+    num_frames: int
+    height: int
+    width: int
+    clips: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataReport:
+    """A data set in numbers. Sizes are the files' own, in pixels; lengths in frames; captions in words.
+
+    `seconds`: of all clips that say how fast they run. `frames_used`: the share of the clips' frames that
+    is trained on; the rest stands after a bucket's length.
+    """
+
+    name: str
+    fingerprint: str
+    clips: int
+    seconds: float
+    num_frames: Range
+    height: Range
+    width: Range
+    caption_words: Range
+    long_captions: int
+    frames_used: float
+    buckets: tuple[BucketReport, ...]
+    refused: tuple[Refused, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def report(source: ClipSource, buckets: Buckets) -> DataReport:
+    """Say what a source holds, what is trained on, and what was refused and why."""
+    clips = source.clips
+    used = [(bucket, [clips[place] for place in bucket.clips]) for bucket in buckets.buckets]
+    there = sum(clip.num_frames for _, members in used for clip in members)
+    return DataReport(
+        name=source.name,
+        fingerprint=source.fingerprint,
+        clips=sum(len(members) for _, members in used),
+        seconds=sum(clip.num_frames / clip.fps for clip in clips if clip.fps),
+        num_frames=_range(clip.num_frames for clip in clips),
+        height=_range(clip.height for clip in clips),
+        width=_range(clip.width for clip in clips),
+        caption_words=_range(len(clip.caption.split()) for clip in clips),
+        long_captions=sum(clip.long_caption is not None for clip in clips),
+        frames_used=sum(bucket.num_frames * len(members) for bucket, members in used) / there,
+        buckets=tuple(
+            BucketReport(num_frames=bucket.num_frames, height=bucket.height, width=bucket.width, clips=len(members))
+            for bucket, members in used
+        ),
+        refused=(*source.refused, *buckets.refused),
+    )
+
+
+def contact_sheet(
+    source: ClipSource, buckets: Buckets, path: Path, *, count: int = 8, overwrite: bool = False
+) -> tuple[str, ...]:
+    """Draw the first, the middle and the last frame of some clips, as they are trained on, with their captions.
+
+    Args:
+        source: The clips.
+        buckets: The sizes they are brought to; the clips shown are spread evenly over them.
+        path: The PNG to write.
+        count: How many clips, at most.
+        overwrite: Replace a file that exists.
+
+    Returns:
+        The keys of the clips shown. One that can't be read is left out.
+
+    Raises:
+        DataError: None of them can be read.
+        OutputError: The file exists, or can't be written.
+    """
+    places = [(place, bucket) for bucket in buckets.buckets for place in bucket.clips]
+    chosen = [places[number * len(places) // min(count, len(places))] for number in range(min(count, len(places)))]
+    rows, shown, faults = [], [], []
+    for place, bucket in chosen:
+        clip = source.clips[place]
+        shrink = min(1.0, _SIDE / min(bucket.height, bucket.width))
+        height, width = round(bucket.height * shrink), round(bucket.width * shrink)
+        try:
+            frames = source.read(clip, num_frames=bucket.num_frames, height=height, width=width)
+        except DataError as error:
+            faults.append(str(error))
+            continue
+        rows.append(_row(frames[[0, len(frames) // 2, -1]], f"{clip.key}: {clip.caption}"))
+        shown.append(clip.key)
+    if not rows:
+        raise DataError(f"{source.name}: no clip can be shown; the first: {faults[0]}")
+    with staged_file(path, inputs=[], overwrite=overwrite) as place_of_file:
+        _stack(rows).save(place_of_file, format="PNG")
+    return tuple(shown)
+
+
+def _row(frames: np.ndarray, text: str) -> Image.Image:
+    """Pictures side by side, below what they should show."""
+    font = ImageFont.load_default(size=_LINE - 3)
+    height, width = frames.shape[1:3]
+    full = _GAP + len(frames) * (width + _GAP)
+    lines = textwrap.wrap(text, max(8, int((full - 2 * _GAP) / font.getlength("n"))))
+    row = Image.new("RGB", (full, _GAP + len(lines) * _LINE + _GAP // 2 + height), _PAPER)
+    draw = ImageDraw.Draw(row)
+    for number, line in enumerate(lines):
+        draw.text((_GAP, _GAP + number * _LINE), line, fill=_INK, font=font)
+    for number, frame in enumerate(frames):
+        row.paste(Image.fromarray(frame), (_GAP + number * (width + _GAP), row.height - height))
+    return row
+
+
+def _stack(rows: Sequence[Image.Image]) -> Image.Image:
+    sheet = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows) + _GAP), _PAPER)
+    top = 0
+    for row in rows:
+        sheet.paste(row, (0, top))
+        top += row.height
+    return sheet
+
+
+def _range(numbers: Iterable[float]) -> Range:
+    values = list(numbers)
+    return Range(least=min(values), median=float(median(values)), most=max(values))
