@@ -17,10 +17,11 @@ from .checksums import CHECKSUMS_NAME, write_checksums
 from .disk import check_room
 from .layout import OutputFile, lay_out
 from .record import RECORD_NAME, extend
+from .room import room_for
 from .source import Source, choose
 from .staging import staged
 from .watch import unchanged
-from .write import Writer, carry, room_for
+from .write import Writer, carry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

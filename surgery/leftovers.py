@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import tempfile
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -72,15 +72,16 @@ def _prefix(output: Path) -> str:
 def _make(output: Path) -> tuple[Path, int]:
     while True:
         folder = Path(tempfile.mkdtemp(prefix=_prefix(output), dir=output.parent))
-        try:
-            lock = _open_lock(folder)
+        with ExitStack() as stack:
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            try:
+                lock = _open_lock(folder)
+            except FileNotFoundError:
+                continue  # another run cleaned it away in the moment before it was locked
+            stack.callback(os.close, lock)
             if _take(lock, folder) is not _Lock.TAKEN:
+                stack.pop_all()
                 return folder, lock
-            os.close(lock)
-        except FileNotFoundError:
-            pass
-        # Another run cleaned it away in the moment before it was locked.
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _open_lock(folder: Path) -> int:

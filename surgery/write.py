@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING
 
 from .checksums import digest_of
 from .disk import as_output_error
-from .move import can_clone
-from .readback import whole_blocks
 from .segments import Segment, split
 from .span import Progress, Span
 
@@ -148,28 +146,6 @@ class Writer:
 
 class _StoppedError(Exception):
     """Ends a worker because another one failed; never leaves the pool."""
-
-
-def room_for(files: Sequence[FileWork], folder: Path, *, link: bool) -> int:
-    """How much free room the files will take in `folder`: links, clones and zeros take none."""
-    clonable: dict[int, bool] = {}
-    needed = 0
-    for file in files:
-        for segment in file.segments:
-            if segment.is_zeros:
-                continue
-            needed += segment.nbytes
-            if segment.source is None:
-                continue
-            device = os.stat(segment.source).st_dev
-            if link and file.may_link and device == os.stat(folder).st_dev:
-                needed -= segment.nbytes
-            elif segment.is_congruent:
-                if device not in clonable:
-                    clonable[device] = can_clone(segment.source, folder)
-                start, stop = whole_blocks(segment)
-                needed -= (stop - start) * clonable[device]
-    return needed
 
 
 def _create(file: FileWork) -> None:
