@@ -1,0 +1,48 @@
+"""A grown MotionAdapter where it is used: plugged into a UNet, which it must leave the same function."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from architectures import ARCHITECTURES
+from diffusers import UNet2DConditionModel, UNetMotionModel
+from models import build, save
+
+from modelgrow.pipelines.models import load_model
+from modelgrow.pipelines.probes import random_inputs, run_model
+from modelgrow.surgery import ExpandOptions, execute, open_checkpoint, open_source, plan_expand, prepare
+
+ROW = next(row for row in ARCHITECTURES if row.name == "motion-adapter")
+UNET = {
+    "block_out_channels": ROW.tiny["block_out_channels"],
+    "layers_per_block": ROW.tiny["motion_layers_per_block"],
+    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+    "cross_attention_dim": 16,
+    "attention_head_dim": 2,
+    "norm_num_groups": 4,
+}
+
+
+def run_inside_unet(folder: Path) -> tuple[torch.Tensor, ...]:
+    adapter = load_model(open_checkpoint(folder), dtype=torch.float32)
+    unet: UNet2DConditionModel = build("UNet2DConditionModel", UNET, seed=3)
+    model = UNetMotionModel.from_unet2d(unet, adapter).eval()
+    inputs = random_inputs("UNetMotionModel", model.config, seed=1, device=torch.device("cpu"), dtype=torch.float32)
+    return run_model(model, inputs)
+
+
+def grow(base: Path, output: Path, init: str) -> Path:
+    options = ExpandOptions(mode="insert", blocks=2, init=init)
+    job = prepare(open_source(str(base)), lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, options))
+    return execute(job, output)
+
+
+def test_inside_a_unet(tmp_path: Path) -> None:
+    base = save(tmp_path / "base", ROW.class_name, ROW.tiny)
+    (expected,) = run_inside_unet(base)
+    (grown,) = run_inside_unet(grow(base, tmp_path / "zero", "zero"))
+    (copied,) = run_inside_unet(grow(base, tmp_path / "copy", "copy"))
+    assert torch.equal(grown, expected)
+    assert not torch.equal(copied, expected)
