@@ -20,6 +20,8 @@ from . import (
     allegro,
     cogvideox,
     cosmos,
+    easyanimate,
+    flux,
     hunyuan_video,
     hunyuan_video15,
     kandinsky5,
@@ -27,8 +29,14 @@ from . import (
     ltx,
     ltx2,
     mochi,
+    pixart,
     sana_video,
+    sd3,
+    svd,
+    unet_motion,
     wan,
+    wan_animate,
+    wan_vace,
 )
 from .recipe import Config, Inputs, Recipe, Runner
 
@@ -36,6 +44,8 @@ _FAMILIES: tuple[Any, ...] = (
     allegro,
     cogvideox,
     cosmos,
+    easyanimate,
+    flux,
     hunyuan_video,
     hunyuan_video15,
     kandinsky5,
@@ -43,8 +53,14 @@ _FAMILIES: tuple[Any, ...] = (
     ltx,
     ltx2,
     mochi,
+    pixart,
     sana_video,
+    sd3,
+    svd,
+    unet_motion,
     wan,
+    wan_animate,
+    wan_vace,
 )
 
 RECIPES: Mapping[str, Recipe] = {name: recipe for family in _FAMILIES for name, recipe in family.RECIPES.items()}

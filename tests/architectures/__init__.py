@@ -9,6 +9,8 @@ from . import (
     allegro,
     cogvideox,
     cosmos,
+    easyanimate,
+    flux,
     hunyuan_video,
     hunyuan_video15,
     kandinsky5,
@@ -16,8 +18,14 @@ from . import (
     ltx,
     ltx2,
     mochi,
+    pixart,
     sana_video,
+    sd3,
+    svd,
+    unet_motion,
     wan,
+    wan_animate,
+    wan_vace,
 )
 from .row import Architecture
 
@@ -34,6 +42,14 @@ ARCHITECTURES = (
     *cosmos.ROWS,
     *sana_video.ROWS,
     *kandinsky5.ROWS,
+    *easyanimate.ROWS,
+    *flux.ROWS,
+    *pixart.ROWS,
+    *sd3.ROWS,
+    *svd.ROWS,
+    *unet_motion.ROWS,
+    *wan_animate.ROWS,
+    *wan_vace.ROWS,
 )
 
 __all__ = ["ARCHITECTURES", "Architecture"]
