@@ -74,7 +74,7 @@ def _chained(tensors: Sequence[PlannedTensor], sources: Mapping[str, Tensor]) ->
     for number in reversed(range(len(new))):
         waiting[ends[number]].append(number)
     smallest = deque(sorted(range(len(new)), key=lambda i: (new[i].nbytes % BLOCK == 0, new[i].nbytes)))
-    position = next((sources[t.content.source].offset for t in kept if isinstance(t.content, Copy)), 0) % BLOCK
+    position = _meeting_point(new, kept, sources)
     order: dict[int, PlannedTensor] = {}
     number = len(new)
     while len(order) < len(new):
@@ -88,6 +88,15 @@ def _chained(tensors: Sequence[PlannedTensor], sources: Mapping[str, Tensor]) ->
         order[number] = new[number]
         position = (position - new[number].nbytes) % BLOCK
     return (*reversed(order.values()), *kept)
+
+
+def _meeting_point(new: Sequence[PlannedTensor], kept: Sequence[PlannedTensor], sources: Mapping[str, Tensor]) -> int:
+    """Where within a block the new tensors end: where the input's begin, or where the largest copy's source ends."""
+    for tensor in kept:
+        if isinstance(tensor.content, Copy):
+            return sources[tensor.content.source].offset % BLOCK
+    ends = [(tensor.nbytes, end) for tensor in new if (end := _end(tensor, sources)) is not None]
+    return max(ends)[1] if ends else 0
 
 
 def _end(tensor: PlannedTensor, sources: Mapping[str, Tensor]) -> int | None:

@@ -46,11 +46,11 @@ class _Room:
         device = self._device(segment.source)
         if may_link and device == self._device(self._folder):
             return 0
-        if not segment.is_congruent:
+        start, stop = whole_blocks(segment)
+        if not segment.is_congruent or start == stop:
             return segment.nbytes
         if device not in self._clonable:
             self._clonable[device] = can_clone(segment.source, self._folder)
-        start, stop = whole_blocks(segment)
         return segment.nbytes - (stop - start if self._clonable[device] else 0)
 
     def _device(self, path: Path) -> int:
