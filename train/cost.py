@@ -1,0 +1,50 @@
+"""What one step costs: floating-point operations, and bytes that are kept for the backward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Of one forward and backward pass."""
+
+    flops: int
+    saved_bytes: int
+    """Tensors that the forward pass keeps for the backward one, parameters not counted, each storage once."""
+
+
+def measure_step(model: torch.nn.Module, loss: Callable[[], torch.Tensor]) -> Cost:
+    """Run one step and count.
+
+    Args:
+        model: Its parameters require gradients or not, as they will in the run.
+        loss: Runs the model, on real or on fake tensors.
+    """
+    own = {_storage(tensor) for tensor in (*model.parameters(), *model.buffers())}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = _storage(tensor)
+        if storage not in own:
+            kept[storage] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    counter: Any = FlopCounterMode(display=False)
+    with counter:
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            value = loss()
+        saved = sum(kept.values())
+        value.backward()  # type: ignore[no-untyped-call]
+    for parameter in model.parameters():
+        parameter.grad = None
+    return Cost(flops=int(counter.get_total_flops()), saved_bytes=saved)
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)
