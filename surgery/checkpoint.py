@@ -6,20 +6,28 @@ config.json. Nothing further in needs to doubt it.
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from . import strict_json
+from .disguise import CONVERT, PICKLE_SUFFIXES
 from .errors import CheckpointError, SourceError
-from .header import Header, Tensor, read_header
+from .header import Tensor, read_header
 from .record import RECORD_NAME, Record
+from .regular import check_link, names_in
+from .shards import INDEX_SUFFIX, read_shards
+
+__all__ = ["CONFIG_NAME", "INDEX_SUFFIX", "STEMS", "Checkpoint", "find_weights", "has_weights", "open_checkpoint"]
 
 CONFIG_NAME = "config.json"
-INDEX_SUFFIX = ".safetensors.index.json"
 STEMS = ("diffusion_pytorch_model", "model")
 """Names that diffusers and transformers give to weights, before the variant and the suffix."""
+
+_VARIANT = re.compile(r"[\w-]+(\.[\w-]+)*", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +44,9 @@ class Checkpoint:
     def class_name(self) -> str | None:
         """The class that config.json names, diffusers' way or transformers'."""
         name = self.config.get("_class_name")
-        if name is None and isinstance(self.config.get("architectures"), list):
-            name = next(iter(self.config["architectures"]), None)
-        return name if isinstance(name, str) else None
+        if name is None:
+            name = next(iter(self.config.get("architectures") or ()), None)
+        return name
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -62,7 +70,7 @@ class Checkpoint:
 
 
 def open_checkpoint(path: Path, *, config: Path | None = None, variant: str | None = None) -> Checkpoint:
-    """Open a component folder, or a single .safetensors file with its config.
+    """Open a component folder, a single .safetensors file, or an index, with its config.
 
     Args:
         path: The folder or the file.
@@ -73,123 +81,91 @@ def open_checkpoint(path: Path, *, config: Path | None = None, variant: str | No
         SourceError: There are no weights.
         CheckpointError: Something in the files is wrong.
     """
-    folder = path if path.is_dir() else path.parent
-    weights = _find_weights(path, variant) if path.is_dir() else path
+    is_folder = os.path.isdir(path)
+    folder = path if is_folder else path.parent
+    weights = find_weights(path, variant) if is_folder else _check_suffix(path)
+    check_link(weights, folder)
     if weights.name.endswith(".json"):
-        tensors, metadata = _open_shards(weights)
+        tensors, metadata = read_shards(weights)
     else:
-        header = _open_file(weights, folder)
+        header = read_header(weights)
         tensors, metadata = dict(header.tensors), dict(header.metadata)
-    config_path = config or folder / CONFIG_NAME
     record_path = folder / RECORD_NAME
+    has_record = config is None and os.path.lexists(record_path)
+    if has_record:
+        check_link(record_path, folder)
     return Checkpoint(
         path=path,
         tensors=tensors,
-        config=_read_config(config_path, weights),
+        config=_read_config(config, weights),
         metadata=metadata,
-        record=Record.read(record_path) if record_path.is_file() and config is None else None,
+        record=Record.read(record_path) if has_record else None,
     )
 
 
 def has_weights(folder: Path) -> bool:
-    """Whether a folder holds safetensors that `open_checkpoint` would try to open."""
-    return any(folder.glob("*.safetensors")) or any(folder.glob("*" + INDEX_SUFFIX))
+    """Whether a folder holds safetensors that `open_checkpoint` would try to open. Raises `SourceError`."""
+    return any(_is_weights(name) for name in names_in(folder))
 
 
-def _read_config(path: Path, weights: Path) -> dict[str, Any]:
-    if not path.is_file():
+def _is_weights(name: str) -> bool:
+    return name.endswith((".safetensors", INDEX_SUFFIX)) or (".safetensors.index." in name and name.endswith(".json"))
+
+
+def _read_config(named: Path | None, weights: Path) -> dict[str, Any]:
+    path = named or weights.parent / CONFIG_NAME
+    if not os.path.lexists(path):
         raise SourceError(
-            f"{weights}: there is no {CONFIG_NAME} beside it, so its architecture is unknown. "
+            f"{path}: no such file"
+            if named
+            else f"{weights}: there is no {CONFIG_NAME} beside it, so its architecture is unknown. "
             f"Put the model's {CONFIG_NAME} there, or name it with --config"
         )
-    return strict_json.read_object(path)
+    if named is None:
+        check_link(path, path.parent)
+    config = strict_json.read_object(path)
+    class_name, architectures = config.get("_class_name"), config.get("architectures")
+    if class_name is not None and not isinstance(class_name, str):
+        raise CheckpointError(f"{path}: _class_name is {class_name!r:.60}, expected the name of a class")
+    names = [] if architectures is None else architectures
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise CheckpointError(f"{path}: architectures is {architectures!r:.60}, expected a list of class names")
+    return config
 
 
-def _find_weights(folder: Path, variant: str | None) -> Path:
+def _check_suffix(path: Path) -> Path:
+    if path.name.lower().endswith(PICKLE_SUFFIXES):
+        raise SourceError(f"{path}: {CONVERT}")
+    if path.name.endswith(".json") and not _is_weights(path.name):
+        raise SourceError(f"{path}: a JSON file, not weights. Name its folder, or the .safetensors file in it")
+    return path
+
+
+def find_weights(folder: Path, variant: str | None) -> Path:
+    """A component folder's weights: a file, or the index of its shards. Raises `GrowError` if that is not clear."""
+    names = names_in(folder)
+    if variant is not None and not _VARIANT.fullmatch(variant):
+        raise SourceError(f"--variant {variant!r:.60}: expected a word such as fp16, as it stands in the file's name")
     infix = f".{variant}" if variant else ""
     for stem in STEMS:
-        single = folder / f"{stem}{infix}.safetensors"
-        index = folder / (f"{stem}.safetensors.index{infix}.json" if variant else stem + INDEX_SUFFIX)
-        if single.exists() and index.exists():
+        single = f"{stem}{infix}.safetensors"
+        index = f"{stem}.safetensors.index{infix}.json"
+        if single in names and index in names:
             raise CheckpointError(
-                f"{folder}: holds both {single.name} and {index.name}, and loaders disagree about which counts. "
+                f"{folder}: holds both {single} and {index}, and loaders disagree about which counts. "
                 "Remove the stale one"
             )
-        for found in (index, single):
-            if found.exists() or found.is_symlink():
-                return found
-    others = sorted(folder.glob("*.safetensors"))
+        for name in (index, single):
+            if name in names:
+                return folder / name
+    others = [name for name in names if name.endswith(".safetensors")]
     if len(others) == 1 and not variant:
-        return others[0]
+        return folder / others[0]
     if others:
-        names = ", ".join(other.name for other in others[:5])
-        raise SourceError(f"{folder}: can't tell which of its files to open ({names}). Name one, or use --variant")
-    pickles = sorted(p.name for s in ("*.bin", "*.pt", "*.pth", "*.ckpt") for p in folder.glob(s))
-    if pickles:
         raise SourceError(
-            f"{folder}: only pickled weights ({pickles[0]}), which can run code and are never opened here. "
-            "Load them with diffusers where you trust them, and save_pretrained writes safetensors"
+            f"{folder}: can't tell which of its files to open ({', '.join(others[:5])}). Name one, or use --variant"
         )
+    pickles = [name for name in names if name.endswith(PICKLE_SUFFIXES)]
+    if pickles:
+        raise SourceError(f"{folder}: only {pickles[0]}: {CONVERT}")
     raise SourceError(f"{folder}: no .safetensors file found")
-
-
-def _open_shards(index_path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    folder = index_path.parent
-    weight_map = strict_json.read_object(index_path).get("weight_map")
-    if not isinstance(weight_map, dict):
-        raise CheckpointError(f"{index_path}: weight_map is missing or not an object")
-    tensors: dict[str, Tensor] = {}
-    metadata: dict[str, str] = {}
-    for name in sorted({_shard_name(value, index_path) for value in weight_map.values()}):
-        header = _open_file(folder / name, folder)
-        _check_shard(header, name, weight_map, index_path)
-        tensors.update(header.tensors)
-        metadata.update(header.metadata)
-    missing = [key for key in weight_map if key not in tensors]
-    if missing:
-        raise CheckpointError(f"{index_path}: {missing[0]!r} should be in {weight_map[missing[0]]}, and is not there")
-    return tensors, metadata
-
-
-def _shard_name(value: Any, index_path: Path) -> str:
-    plain = isinstance(value, str) and value.endswith(".safetensors") and not any(c in value for c in "/\\\0:")
-    if not plain:
-        raise CheckpointError(
-            f"{index_path}: weight_map names {value!r:.80}; a shard is a .safetensors file in the same folder"
-        )
-    return str(value)
-
-
-def _check_shard(header: Header, name: str, weight_map: Mapping[str, Any], index_path: Path) -> None:
-    for key in header.tensors:
-        if key not in weight_map:
-            raise CheckpointError(f"{index_path}: {name} holds {key!r}, which the index does not list")
-        if weight_map[key] != name:
-            raise CheckpointError(f"{index_path}: {key!r} is in {name}, the index says {weight_map[key]}")
-
-
-def _open_file(path: Path, folder: Path) -> Header:
-    _check_link(path, folder)
-    return read_header(path)
-
-
-def _check_link(path: Path, folder: Path) -> None:
-    """Links are followed inside the folder and into the Hub cache it belongs to, and nowhere else."""
-    if not path.is_symlink():
-        return
-    try:
-        target = path.resolve(strict=True)
-        home = folder.resolve(strict=True)
-    except (OSError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: a link that leads nowhere. Download the file again") from error
-    if target.is_relative_to(home):
-        return
-    blobs = target.parent
-    if blobs.name == "blobs" and (
-        home.is_relative_to(blobs.parent / "snapshots") or blobs.parent.name[:8] == "models--"
-    ):
-        return
-    raise CheckpointError(
-        f"{path}: links out of its folder, to {target}. Only links inside the folder and into the Hub cache are "
-        "followed: name the real folder, or copy the file"
-    )

@@ -8,8 +8,18 @@ what was expected, and what to do.
 from __future__ import annotations
 
 
+def printable(text: str) -> str:
+    """The text with everything escaped that a terminal could take for a command: names in files can hold anything."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 class GrowError(Exception):
-    """Base of all errors that modelgrow raises on purpose."""
+    """Base of all errors that modelgrow raises on purpose. Its message is one line, safe to print."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class CheckpointError(GrowError, ValueError):

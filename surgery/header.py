@@ -11,12 +11,15 @@ from __future__ import annotations
 import json
 import math
 import os
-import stat
+import sys
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from . import strict_json
+from .disguise import looks_like
 from .errors import CheckpointError
+from .regular import open_regular, read_at
+from .scan import Scanner
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -24,6 +27,13 @@ if TYPE_CHECKING:
 
 MAX_HEADER = 100_000_000
 """The official library's limit, in bytes."""
+MAX_METADATA = 10_000_000
+"""Bytes of `__metadata__`, which is the only part of a header that is text of any length."""
+
+_MAX_NAME = 65_536
+_MAX_ENTRY = 65_536
+_METADATA = "__metadata__"
+_FIELDS = {"dtype", "shape", "data_offsets"}
 
 DTYPE_BITS: dict[str, int] = {
     "F4": 4,
@@ -78,7 +88,7 @@ class Header:
 def num_bytes(dtype: str, shape: Iterable[int], *, where: str) -> int:
     """Bytes that a tensor takes. Raises `CheckpointError` for an unknown dtype or a part of a byte."""
     if dtype not in DTYPE_BITS:
-        raise CheckpointError(f"{where}: unknown dtype {dtype!r}; known are {', '.join(DTYPE_BITS)}")
+        raise CheckpointError(f"{where}: unknown dtype {dtype!r:.40}; known are {', '.join(DTYPE_BITS)}")
     bits = math.prod(shape) * DTYPE_BITS[dtype]
     if bits % 8:
         raise CheckpointError(f"{where}: {bits} bits of {dtype} do not fill whole bytes")
@@ -91,25 +101,26 @@ def read_header(path: Path) -> Header:
     Raises:
         CheckpointError: Anything about the file is not as the format has it.
     """
-    size = _regular_file_size(path)
-    if size < 8:
-        raise CheckpointError(f"{path}: {size} bytes long; a safetensors file has at least 8. Download it again")
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if length > MAX_HEADER or length > size - 8:
-            raise CheckpointError(
-                f"{path}: its first 8 bytes ask for a header of {length} bytes, the file has {size - 8} after them; "
-                "it is cut short, or not a safetensors file"
-            )
-        data = file.read(length)
-    if not data.startswith(b"{"):
-        raise CheckpointError(f"{path}: its header does not begin with '{{'; it is not a safetensors file")
-    entries = strict_json.parse_object(data, where=f"{path}: header")
-    metadata = _metadata(entries.pop("__metadata__", None), path)
-    tensors = {name: _tensor(name, entry, path, 8 + length, size) for name, entry in entries.items()}
-    ordered = dict(sorted(tensors.items(), key=lambda item: (item[1].offset, item[1].nbytes)))
-    _check_coverage(ordered, path, 8 + length, size)
-    return Header(tensors=ordered, metadata=metadata)
+    with open_regular(path) as (file, size):
+        start = os.pread(file, 512, 0)
+        length = int.from_bytes(start[:8], "little")
+        if size < 9 or length > min(MAX_HEADER, size - 8) or start[8:9] != b"{":
+            raise CheckpointError(f"{path}: {_what_is_wrong(start, length, size)}")
+        data = read_at(file, 8, length, path)
+    scanner = Scanner(data, where=f"{path}: header")
+    metadata: dict[str, str] | None = None
+    tensors: dict[str, Tensor] = {}
+    for name in scanner.members(limit=_MAX_NAME):
+        if name in tensors or (name == _METADATA and metadata is not None):
+            raise scanner.twice(name)
+        if name == _METADATA:
+            metadata = _metadata(scanner, path)
+        else:
+            tensors[name] = _tensor(name, scanner.value(limit=_MAX_ENTRY), path, 8 + length, size)
+    scanner.end()
+    tensors = _in_order(tensors)
+    _check_coverage(tensors, path, 8 + length, size)
+    return Header(tensors=tensors, metadata=metadata or {})
 
 
 def write_header(
@@ -131,31 +142,49 @@ def write_header(
     return len(text).to_bytes(8, "little") + text
 
 
-def _regular_file_size(path: Path) -> int:
-    try:
-        status = os.stat(path)
-    except OSError as error:
-        raise CheckpointError(f"{path}: can't be read: {error.strerror}") from error
-    if not stat.S_ISREG(status.st_mode):
-        raise CheckpointError(f"{path}: not a regular file")
-    return status.st_size
+def _in_order(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    places = [(tensor.offset, tensor.nbytes) for tensor in tensors.values()]
+    if all(before <= after for before, after in pairwise(places)):
+        return tensors
+    return dict(sorted(tensors.items(), key=lambda item: (item[1].offset, item[1].nbytes)))
 
 
-def _metadata(value: Any, path: Path) -> dict[str, str]:
-    if value is None:
-        return {}
-    if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
-        raise CheckpointError(f"{path}: __metadata__ must map strings to strings")
-    _check_utf8(path, *value, *value.values())
-    return value
+def _what_is_wrong(start: bytes, length: int, size: int) -> str:
+    looks = looks_like(start)
+    if looks:
+        return looks
+    if size < 9:
+        return f"{size} bytes long; a safetensors file has more. Download it again"
+    if length > MAX_HEADER or length > size - 8:
+        return (
+            f"its first 8 bytes ask for a header of {length} bytes, the file has {size - 8} after them; it is cut "
+            "short, or not a safetensors file. Download it again"
+        )
+    return f"its header begins with {start[8:24]!r:.60}, not with '{{'; it is not a safetensors file"
+
+
+def _metadata(scanner: Scanner, path: Path) -> dict[str, str]:
+    if not scanner.next_is(b"{"):
+        if scanner.value(limit=_MAX_ENTRY) is None:
+            return {}
+        raise CheckpointError(f"{path}: {_METADATA} must map strings to strings")
+    found: dict[str, str] = {}
+    left = MAX_METADATA
+    for key in scanner.members(limit=_MAX_NAME):
+        if key in found:
+            raise scanner.twice(key)
+        if not scanner.next_is(b'"'):
+            raise CheckpointError(f"{path}: {_METADATA} must map strings to strings, and {key!r:.80} is no string")
+        found[key] = scanner.string(limit=left)
+        left -= len(key) + len(found[key])
+    return found
 
 
 def _tensor(name: str, entry: Any, path: Path, data_start: int, size: int) -> Tensor:
-    where = f"{path}: tensor {name!r}"
-    _check_utf8(path, name)
+    where = f"{path}: tensor {name!r:.200}"
     if not name:
         raise CheckpointError(f"{path}: a tensor has the empty name; no model can load it")
-    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+    if not isinstance(entry, dict) or set(entry) != _FIELDS:
         raise CheckpointError(f"{where}: expected an object with dtype, shape and data_offsets, found {entry!r:.100}")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str):
@@ -167,24 +196,27 @@ def _tensor(name: str, entry: Any, path: Path, data_start: int, size: int) -> Te
     begin, end = offsets
     if end > size - data_start:
         raise CheckpointError(
-            f"{where}: ends at byte {end} of the data, the file has {size - data_start}; it is cut short"
+            f"{where}: ends at byte {end} of the data, the file has {size - data_start}; it is cut short. "
+            "Download it again"
         )
+    _check_product(shape, where)
     nbytes = num_bytes(dtype, shape, where=where)
     if nbytes != end - begin:
-        raise CheckpointError(f"{where}: {dtype} {shape} takes {nbytes} bytes, data_offsets hold {end - begin}")
-    return Tensor(dtype=dtype, shape=tuple(shape), file=path, offset=data_start + begin, nbytes=nbytes)
+        raise CheckpointError(f"{where}: {dtype} {shape!r:.80} takes {nbytes} bytes, data_offsets hold {end - begin}")
+    return Tensor(dtype=sys.intern(dtype), shape=tuple(shape), file=path, offset=data_start + begin, nbytes=nbytes)
 
 
 def _is_counts(value: Any) -> bool:
     return isinstance(value, list) and all(type(item) is int and 0 <= item < 2**63 for item in value)
 
 
-def _check_utf8(path: Path, *texts: str) -> None:
-    for text in texts:
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise CheckpointError(f"{path}: {text!r} holds half a surrogate pair and can't be written back") from error
+def _check_product(shape: list[int], where: str) -> None:
+    """As in the official library, the product must fit into 64 bits at every side, even where a later one is 0."""
+    product = 1
+    for side in shape:
+        product *= side
+        if product >= 2**64:
+            raise CheckpointError(f"{where}: its shape {shape!r:.80} has more elements than 64 bits can count")
 
 
 def _check_coverage(tensors: Mapping[str, Tensor], path: Path, data_start: int, size: int) -> None:
@@ -192,7 +224,9 @@ def _check_coverage(tensors: Mapping[str, Tensor], path: Path, data_start: int, 
     for name, tensor in tensors.items():
         if tensor.offset != position:
             what = "overlaps another" if tensor.offset < position else f"leaves {tensor.offset - position} bytes unused"
-            raise CheckpointError(f"{path}: tensor {name!r} {what} (begins at {tensor.offset}, expected {position})")
+            raise CheckpointError(
+                f"{path}: tensor {name!r:.200} {what} (begins at {tensor.offset}, expected {position})"
+            )
         position += tensor.nbytes
     if position != size:
         raise CheckpointError(

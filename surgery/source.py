@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,15 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import strict_json
-from .checkpoint import Checkpoint, has_weights, open_checkpoint
+from .checkpoint import CONFIG_NAME, Checkpoint, has_weights, open_checkpoint
+from .disguise import PICKLE_SUFFIXES
 from .errors import CheckpointError, SourceError
+from .regular import check_link, names_in
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
 PIPELINE_NAME = "model_index.json"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
-_NOT_WEIGHTS = ["*.bin", "*.pt", "*.pth", "*.ckpt", "*.msgpack", "*.h5", "*.onnx", "*.gguf"]
+_OTHER_WEIGHTS = (*PICKLE_SUFFIXES, ".msgpack", ".h5", ".onnx", ".gguf")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,24 +61,39 @@ def open_source(
         CheckpointError: What is there is damaged.
     """
     path, name = _locate(argument, revision)
-    if path.is_file() or not (path / PIPELINE_NAME).is_file():
+    index_path = path / PIPELINE_NAME
+    if not os.path.isdir(path) or not os.path.lexists(index_path):
+        _refuse_cache_root(path)
         checkpoint = open_checkpoint(path, config=config, variant=variant)
         component = Component(name="", class_name=checkpoint.class_name or "unknown", checkpoint=checkpoint)
         return Source(name=name, path=path, components=(component,))
-    index = strict_json.read_object(path / PIPELINE_NAME)
+    check_link(index_path, path)
+    index = strict_json.read_object(index_path)
     components = tuple(_components(path, index, variant))
     return Source(name=name, path=path, components=components, pipeline=index)
 
 
 def _locate(argument: str, revision: str | None) -> tuple[Path, str]:
     path = Path(argument)
-    if path.exists() or path.is_symlink():
-        name = path.resolve().name
-        return path, path.stem if path.is_file() else name
+    if argument and os.path.lexists(path):
+        name = Path(os.path.realpath(path)).name
+        return path, name if os.path.isdir(path) else path.stem
     if _HUB_ID.fullmatch(argument):
         return _download(argument, revision), argument
     raise SourceError(
-        f"{argument}: no such folder or file, and not a Hub id (those look like Wan-AI/Wan2.1-T2V-1.3B-Diffusers)"
+        f"{argument[:300]!r}: no such folder or file, and not a Hub id (those look like "
+        "Wan-AI/Wan2.1-T2V-1.3B-Diffusers)"
+    )
+
+
+def _refuse_cache_root(path: Path) -> None:
+    """The Hub's cache has a folder for every model, and the files a level deeper, once for each revision."""
+    if not os.path.isdir(path / "snapshots") or not os.path.isdir(path / "blobs"):
+        return
+    snapshots = [f"{path / 'snapshots' / name}" for name in names_in(path / "snapshots")]
+    raise SourceError(
+        f"{path}: a model's folder in the Hub cache, which holds its revisions. Name one of them: "
+        f"{', '.join(snapshots[:5]) or 'there is none; download the model again'}"
     )
 
 
@@ -84,7 +102,9 @@ def _download(repo_id: str, revision: str | None) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(repo_id, revision=revision, ignore_patterns=_NOT_WEIGHTS))
+        return Path(
+            snapshot_download(repo_id, revision=revision, ignore_patterns=[f"*{suffix}" for suffix in _OTHER_WEIGHTS])
+        )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise SourceError(
@@ -99,21 +119,24 @@ def _components(path: Path, index: Mapping[str, Any], variant: str | None) -> li
         if name.startswith("_") or not _is_component(entry):
             continue
         folder = _component_folder(path, name)
-        if folder.is_dir() and has_weights(folder):
+        if not os.path.isdir(folder):
+            continue
+        if has_weights(folder):
             checkpoint = _open_component(folder, variant)
             if checkpoint.class_name not in (None, entry[1]):
                 raise CheckpointError(
-                    f"{path / PIPELINE_NAME}: {name} is {entry[1]}, its config.json says {checkpoint.class_name}"
+                    f"{path / PIPELINE_NAME}: {name} is {entry[1]!r:.100}, its {CONFIG_NAME} says "
+                    f"{checkpoint.class_name!r:.100}. One of them is of another model"
                 )
             found.append(Component(name=name, class_name=entry[1], checkpoint=checkpoint))
-        elif folder.is_dir() and any(next(folder.glob(pattern), None) for pattern in _NOT_WEIGHTS):
+        elif any(file.endswith(_OTHER_WEIGHTS) for file in names_in(folder)):
             found.append(Component(name=name, class_name=entry[1], checkpoint=None))
     return found
 
 
 def _open_component(folder: Path, variant: str | None) -> Checkpoint:
     # A pipeline rarely has every component in the variant; diffusers too falls back to the plain file.
-    if variant and not any(folder.glob(f"*.{variant}*")):
+    if variant and not any(f".{variant}" in file for file in names_in(folder)):
         variant = None
     return open_checkpoint(folder, variant=variant)
 
@@ -124,8 +147,14 @@ def _is_component(entry: Any) -> bool:
 
 def _component_folder(path: Path, name: str) -> Path:
     if not name.isidentifier():
-        raise CheckpointError(f"{path / PIPELINE_NAME}: {name!r} is no name for a component's folder")
-    return path / name
+        raise CheckpointError(f"{path / PIPELINE_NAME}: {name!r:.100} is no name for a component's folder")
+    folder = path / name
+    if folder.is_symlink():
+        raise CheckpointError(
+            f"{folder}: a component must be a folder, and this is a link to one. Put a copy in its place "
+            "(cp -r --reflink=auto), or grow the component's own folder"
+        )
+    return folder
 
 
 def choose(source: Source, names: Sequence[str], growable: Collection[str]) -> dict[str, Checkpoint]:
