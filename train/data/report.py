@@ -12,6 +12,8 @@ from PIL import Image, ImageDraw, ImageFont
 from modelgrow.surgery import DataError
 from modelgrow.surgery.staging import staged_file
 
+from .buckets import MAX_FRAMES
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from .buckets import Buckets
-    from .clip import ClipSource, Refused
+    from .clip import Clip, ClipSource, Refused
 
 _SIDE = 160
 """Pixels of a picture's shorter side on a contact sheet."""
@@ -95,14 +97,15 @@ def report(source: ClipSource, buckets: Buckets) -> DataReport:
 
 
 def contact_sheet(
-    source: ClipSource, buckets: Buckets, path: Path, *, count: int = 8, overwrite: bool = False
+    source: ClipSource, path: Path, *, buckets: Buckets | None = None, count: int = 8, overwrite: bool = False
 ) -> tuple[str, ...]:
-    """Draw the first, the middle and the last frame of some clips, as they are trained on, with their captions.
+    """Draw the first, the middle and the last frame of some clips, with their captions.
 
     Args:
         source: The clips.
-        buckets: The sizes they are brought to; the clips shown are spread evenly over them.
         path: The PNG to write.
+        buckets: Show clips as they are trained on, some of every bucket; None shows them as they are, up to
+            their frame `MAX_FRAMES`.
         count: How many clips, at most.
         overwrite: Replace a file that exists.
 
@@ -113,15 +116,15 @@ def contact_sheet(
         DataError: None of them can be read.
         OutputError: The file exists, or can't be written.
     """
-    places = [(place, bucket) for bucket in buckets.buckets for place in bucket.clips]
-    chosen = [places[number * len(places) // min(count, len(places))] for number in range(min(count, len(places)))]
+    sizes = _sizes(source, buckets)
+    chosen = [sizes[number * len(sizes) // min(count, len(sizes))] for number in range(min(count, len(sizes)))]
     rows, shown, faults = [], [], []
-    for place, bucket in chosen:
-        clip = source.clips[place]
-        shrink = min(1.0, _SIDE / min(bucket.height, bucket.width))
-        height, width = round(bucket.height * shrink), round(bucket.width * shrink)
+    for clip, num_frames, height, width in chosen:
+        shrink = min(1.0, _SIDE / min(height, width))
         try:
-            frames = source.read(clip, num_frames=bucket.num_frames, height=height, width=width)
+            frames = source.read(
+                clip, num_frames=num_frames, height=round(height * shrink), width=round(width * shrink)
+            )
         except DataError as error:
             faults.append(str(error))
             continue
@@ -132,6 +135,17 @@ def contact_sheet(
     with staged_file(path, inputs=[], overwrite=overwrite) as place_of_file:
         _stack(rows).save(place_of_file, format="PNG")
     return tuple(shown)
+
+
+def _sizes(source: ClipSource, buckets: Buckets | None) -> list[tuple[Clip, int, int, int]]:
+    """What may be shown: a clip, and the frames, height and width to read it with."""
+    if buckets is None:
+        return [(clip, min(clip.num_frames, MAX_FRAMES), clip.height, clip.width) for clip in source.clips]
+    return [
+        (source.clips[place], bucket.num_frames, bucket.height, bucket.width)
+        for bucket in buckets.buckets
+        for place in bucket.clips
+    ]
 
 
 def _row(frames: np.ndarray, text: str) -> Image.Image:
