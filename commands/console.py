@@ -21,9 +21,12 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def escape(text: str) -> str:
+    """Text from outside as rich may print it: no markup, and nothing that a terminal takes for a command."""
     from rich.markup import escape
 
-    return escape(text)
+    from modelgrow.surgery.errors import printable
+
+    return escape(printable(text))
 
 
 @contextmanager

@@ -38,7 +38,7 @@ def _show_report(report: SourceReport) -> None:
     from rich.table import Table
 
     out = console()
-    out.print(f"[bold]{escape(report.name)}[/bold]" + (f"  ({report.pipeline})" if report.pipeline else ""))
+    out.print(f"[bold]{escape(report.name)}[/bold]" + (f"  ({escape(report.pipeline)})" if report.pipeline else ""))
     for part in report.components:
         table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
         if part.parameters is not None and part.num_bytes is not None:
@@ -50,13 +50,13 @@ def _show_report(report: SourceReport) -> None:
             each = count(stack.parameters_per_block)
             table.add_row("stack", f"{escape(stack.name)}: {stack.depth} blocks of {each}{places}{counted}")
         if part.text:
-            table.add_row("text", part.text)
+            table.add_row("text", escape(part.text))
         if part.frames:
-            table.add_row("frames", part.frames)
+            table.add_row("frames", escape(part.frames))
         if part.family or part.growable:
             table.add_row("known as", str(part.family))
         for line in part.history:
             table.add_row("history", escape(line))
         table.add_row("[green]can grow[/green]" if part.growable else "can't grow", escape(part.advice))
-        out.print(f"\n[cyan]{part.name + ': ' if part.name else ''}{part.class_name}[/cyan]")
+        out.print(f"\n[cyan]{part.name + ': ' if part.name else ''}{escape(part.class_name)}[/cyan]")
         out.print(table)

@@ -81,24 +81,24 @@ def show_plan(job: Job, output: Path, *, as_json: bool) -> None:
                 continue
             what = content.source if isinstance(content, Copy) else type(content).__name__.lower()
             shape = "x".join(map(str, tensor.shape))
-            table.add_row(tensor.name, tensor.dtype, shape, what, style="green" if tensor.is_new else "yellow")
+            table.add_row(escape(tensor.name), tensor.dtype, shape, escape(what), style="green" if tensor.is_new else "yellow")
         out.print(table, soft_wrap=True)
         out.print(f"and {kept} tensors as they are; green is new, yellow is renumbered", style="dim")
-    out.print(f"\nwould write {size(job.num_bytes)} to {output}. [bold]Nothing was written.[/bold]", highlight=False)
+    out.print(f"\nwould write {size(job.num_bytes)} to {escape(str(output))}. [bold]Nothing was written.[/bold]", highlight=False)
 
 
 def _show_outline(name: str, plan: Plan) -> None:
     out = console()
     title = f"{name}: {plan.class_name}" if name else plan.class_name
     options = " ".join(f"{key}={value}" for key, value in plan.options.items())
-    out.print(f"[cyan]{title}[/cyan]  {plan.operation} {options}", highlight=False)
+    out.print(f"[cyan]{escape(title)}[/cyan]  {plan.operation} {escape(options)}", highlight=False)
     for key, value in plan.config_edits.items():
-        out.print(f"  config: {key} = {value}", highlight=False)
+        out.print(f"  config: {escape(f'{key} = {value}')}", highlight=False)
     for stack, copies in plan.copied_from.items():
         new = ", ".join(f"{place} (of {source})" for place, source in copies.items())
-        out.print(f"  {stack}: new blocks {new}; {count(plan.num_new_parameters)} new parameters", highlight=False)
+        out.print(f"  {escape(stack)}: new blocks {new}; {count(plan.num_new_parameters)} new parameters", highlight=False)
     for note in plan.notes:
-        out.print(f"  [yellow]{note}[/yellow]")
+        out.print(f"  [yellow]{escape(note)}[/yellow]")
 
 
 def show_done(job: Job, output: Path, base: str) -> None:
