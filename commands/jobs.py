@@ -81,10 +81,15 @@ def show_plan(job: Job, output: Path, *, as_json: bool) -> None:
                 continue
             what = content.source if isinstance(content, Copy) else type(content).__name__.lower()
             shape = "x".join(map(str, tensor.shape))
-            table.add_row(escape(tensor.name), tensor.dtype, shape, escape(what), style="green" if tensor.is_new else "yellow")
+            table.add_row(
+                escape(tensor.name), tensor.dtype, shape, escape(what), style="green" if tensor.is_new else "yellow"
+            )
         out.print(table, soft_wrap=True)
         out.print(f"and {kept} tensors as they are; green is new, yellow is renumbered", style="dim")
-    out.print(f"\nwould write {size(job.num_bytes)} to {escape(str(output))}. [bold]Nothing was written.[/bold]", highlight=False)
+    out.print(
+        f"\nwould write {size(job.num_bytes)} to {escape(str(output))}. [bold]Nothing was written.[/bold]",
+        highlight=False,
+    )
 
 
 def _show_outline(name: str, plan: Plan) -> None:
@@ -96,7 +101,9 @@ def _show_outline(name: str, plan: Plan) -> None:
         out.print(f"  config: {escape(f'{key} = {value}')}", highlight=False)
     for stack, copies in plan.copied_from.items():
         new = ", ".join(f"{place} (of {source})" for place, source in copies.items())
-        out.print(f"  {escape(stack)}: new blocks {new}; {count(plan.num_new_parameters)} new parameters", highlight=False)
+        out.print(
+            f"  {escape(stack)}: new blocks {new}; {count(plan.num_new_parameters)} new parameters", highlight=False
+        )
     for note in plan.notes:
         out.print(f"  [yellow]{escape(note)}[/yellow]")
 
