@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from . import strict_json
 from .checkpoint import CONFIG_NAME, INDEX_SUFFIX
 from .disk import as_output_error, make_folder, write_text
-from .errors import CheckpointError
 from .layout import STEM, index_of, lay_out
 from .readback import read_chunks
 from .record import RECORD_NAME
@@ -111,11 +110,6 @@ def copy_files(pairs: Sequence[tuple[Path, Path]], writer: Writer) -> None:
         OutputError: The disk is full or the folder can't be written.
         CheckpointError: A file can't be read.
     """
-    works = []
-    for source, target in pairs:
+    for _, target in pairs:
         make_folder(target.parent)
-        try:
-            works.append(carry(source, target))
-        except OSError as error:
-            raise CheckpointError(f"{source}: can't be read: {error.strerror}") from error
-    writer.make(works)
+    writer.make([carry(source, target) for source, target in pairs])

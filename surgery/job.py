@@ -14,14 +14,14 @@ from .anatomy import Anatomy, anatomies
 from .apply import Progress, copy_files, work_of, write_component
 from .checkpoint import CONFIG_NAME, Checkpoint
 from .checksums import CHECKSUMS_NAME, write_checksums
-from .disk import check_room
+from .disk import check_room, make_folder
 from .layout import OutputFile, lay_out
 from .record import RECORD_NAME, extend
 from .room import room_for
 from .source import Source, choose
 from .staging import staged
 from .watch import unchanged
-from .write import Writer, carry
+from .write import FileWork, Writer, carry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,8 +53,7 @@ class Job:
     @property
     def work_bytes(self) -> int:
         """What `execute` tells its `progress` in all: every byte counts twice, written and compared."""
-        written = sum(file.num_bytes for layout in self.layouts.values() for file in layout)
-        return 2 * (written + sum(path.stat().st_size for path, _ in carried_files(self)))
+        return 2 * sum(file.num_bytes for file in _works(self, carried_files(self), Path()))
 
     @cached_property
     def layouts(self) -> Mapping[str, tuple[OutputFile, ...]]:
@@ -121,29 +120,28 @@ def execute(
     Raises:
         GrowError: See `apply` and `staged`.
     """
-    source = job.source
     carried = carried_files(job)
-    inputs = [*(path for path, _ in carried), *(file for held in job.checkpoints.values() for file in held.files)]
+    works = _works(job, carried, output)
+    inputs = [segment.source for file in works for segment in file.segments if segment.source is not None]
     writer = Writer(workers=workers, link=link, digests=checksum, progress=progress)
-    with staged(output, inputs=[source.path], overwrite=overwrite) as work, unchanged(inputs):
-        check_room(output, _room(job, carried, work, link=link))
+    with staged(output, inputs=[job.source.path], overwrite=overwrite) as work, unchanged(inputs):
+        check_room(output, room_for(works, work, link=link))
         copy_files([(path, work / relative) for path, relative in carried], writer)
         for name, plan in job.plans.items():
-            folder = work / name
-            folder.mkdir(exist_ok=True)
-            checkpoint = job.checkpoints[name]
-            write_component(plan, checkpoint, _record_of(job, name), folder, job.layouts[name], writer)
+            make_folder(work / name)
+            record = _record_of(job, name)
+            write_component(plan, job.checkpoints[name], record, work / name, job.layouts[name], writer)
         if checksum:
             write_checksums(work, writer.digests)
     return output
 
 
-def _room(job: Job, carried: Sequence[tuple[Path, Path]], work: Path, *, link: bool) -> int:
-    """Bytes that will be taken from the disk's free room."""
-    works = [carry(path, work / relative) for path, relative in carried]
+def _works(job: Job, carried: Sequence[tuple[Path, Path]], output: Path) -> list[FileWork]:
+    works = [carry(path, output / relative) for path, relative in carried]
     for name, layout in job.layouts.items():
-        works += [work_of(file, job.checkpoints[name].tensors, work / name / file.name) for file in layout]
-    return room_for(works, work, link=link)
+        tensors = job.checkpoints[name].tensors
+        works += [work_of(file, tensors, output / name / file.name) for file in layout]
+    return works
 
 
 def _record_of(job: Job, name: str) -> Record | None:

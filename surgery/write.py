@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from .checksums import digest_of
 from .disk import as_output_error
+from .errors import CheckpointError
 from .segments import Segment, split
 from .span import Progress, Span
 
@@ -38,8 +39,11 @@ class FileWork:
 
 
 def carry(source: Path, target: Path) -> FileWork:
-    """A file of the input as it is. Raises `OSError`."""
-    size = os.stat(source).st_size
+    """A file of the input as it is. Raises `CheckpointError` if it is gone."""
+    try:
+        size = os.stat(source).st_size
+    except OSError as error:
+        raise CheckpointError(f"{source}: can't be read: {error.strerror}") from error
     whole = Segment(position=0, nbytes=size, source=source, name=source.name)
     return FileWork(path=target, segments=(whole,) if size else (), may_link=True)
 

@@ -206,7 +206,9 @@ class TestOverwrite:
             raise OSError(5, "Input/output error")
 
         def fail_for_new(self: Path, target: Path) -> Path:
-            return fail() and self if self.name == "output" else rename(self, target)
+            if self.name == "output":
+                fail()
+            return rename(self, target)
 
         rename = Path.rename
         if can_swap:

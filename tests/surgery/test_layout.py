@@ -158,7 +158,7 @@ class TestFiles:
 
     def test_changed_tensors_stay_in_the_shard_they_were_in(self) -> None:
         rows = Pieces(parts=(Piece(source="b", start=0, stop=8), Piece(source=None, start=0, stop=2)))
-        contents = {"a": Zeros(), "b": rows, "c": Values(data=bytes(16))}
+        contents: dict[str, Content] = {"a": Zeros(), "b": rows, "c": Values(data=bytes(16))}
         sizes = {"a": 40, "b": 10, "c": 16}
         changed = [
             PlannedTensor(name=name, dtype="U8", shape=(sizes[name],), content=content)

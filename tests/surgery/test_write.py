@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -34,7 +35,7 @@ from modelgrow.surgery.apply import write_tensors
 from modelgrow.surgery.header import read_header, write_header
 from modelgrow.surgery.layout import OutputFile, output_file
 from modelgrow.surgery.move import CHUNK
-from modelgrow.surgery.plan import Piece, Pieces
+from modelgrow.surgery.plan import Content, Piece, Pieces
 from modelgrow.surgery.segments import Segment
 from modelgrow.surgery.write import FileWork, Writer
 
@@ -69,7 +70,7 @@ def refuse(monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...], number: int 
 @pytest.fixture
 def sources(tmp_path: Path) -> dict[str, Tensor]:
     """Two files with a tensor each."""
-    found = {}
+    found: dict[str, Tensor] = {}
     for name in ("v", "w"):
         data, path = random.Random(name).randbytes(ROWS * WIDTH * 2), tmp_path / f"{name}.safetensors"
         path.write_bytes(write_header({name: ("BF16", (ROWS, WIDTH), len(data))}, {}) + data)
@@ -88,7 +89,7 @@ def file_of(sources: dict[str, Tensor]) -> tuple[OutputFile, dict[str, bytes]]:
         Piece(source="v", start=0, stop=1),
         Piece(source="v", start=1294, stop=1500),
     )
-    contents = {
+    contents: dict[str, tuple[Content, bytes]] = {
         "copy": (Copy(source="w"), raw["w"]),
         "zeros": (Zeros(), bytes(ROWS * row)),
         "values": (Values(data=values), values),
@@ -185,7 +186,7 @@ def test_a_failure_stops_the_other_workers(tmp_path: Path, monkeypatch: pytest.M
 
     with pytest.raises(OutputError, match="enough"):
         Writer(workers=2, progress=progress).make(
-            [FileWork(path=tmp_path / "out", segments=(Segment(position=0, nbytes=total, data=bytes(total)),))]
+            [FileWork(path=tmp_path / "out", segments=(Segment(position=0, nbytes=total),))]
         )
     assert done[0] < 20 * CHUNK
 
@@ -253,7 +254,7 @@ class TestProgress:
     @pytest.mark.parametrize("options", [{}, {"link": True}, {"checksum": True}, {"workers": 1}])
     @pytest.mark.parametrize("mode", ["insert", "suffix"])
     def test_the_bar_ends_at_its_end(
-        self, make_pipeline: Callable[[], Path], tmp_path: Path, mode: str, options: dict[str, bool]
+        self, make_pipeline: Callable[[], Path], tmp_path: Path, mode: str, options: dict[str, Any]
     ) -> None:
         job, done = job_of(make_pipeline(), mode), list[int]()
         execute(job, tmp_path / "grown", progress=done.append, **options)
@@ -264,7 +265,7 @@ class TestProgress:
 class TestChecksums:
     @pytest.mark.parametrize("options", [{}, {"link": True}, {"workers": 3}])
     def test_every_file_is_listed(
-        self, make_pipeline: Callable[[], Path], tmp_path: Path, options: dict[str, bool]
+        self, make_pipeline: Callable[[], Path], tmp_path: Path, options: dict[str, Any]
     ) -> None:
         base = make_pipeline()
         (base / "odd\\name\n.txt").write_text("x")
