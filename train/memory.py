@@ -1,0 +1,104 @@
+"""How much memory a step will take, before it is taken: the model run once on tensors that have shapes and no bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functional_call
+
+from .cost import measure_step
+
+OPTIMIZER_BYTES = {"adamw": 8, "adamw8bit": 2}
+"""State per trained value: two moments."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Bytes on the device at the fullest moment of a step: the end of a forward pass, everything else being there."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    average: int
+    """Of the trained parameters, where they are averaged."""
+    activations: int
+    """What the forward pass keeps for the backward one."""
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.gradients + self.optimizer + self.average + self.activations
+
+    @property
+    def sentence(self) -> str:
+        parts = ", ".join(f"{name} {value / 1e9:.2f}" for name, value in vars(self).items() if value)
+        return f"predicted peak {self.total / 1e9:.2f} GB ({parts}); what one operation needs for itself comes on top"
+
+
+def predict_memory(
+    model: torch.nn.Module,
+    predict: Callable[[Any, Mapping[str, Any]], torch.Tensor],
+    inputs: Mapping[str, Any],
+    *,
+    optimizer: str,
+    average: bool,
+    autocast: Callable[[], AbstractContextManager[Any]],
+) -> Memory:
+    """Predict a step's peak without a byte of the device's memory.
+
+    Args:
+        model: With gradients required just where they will be.
+        predict: Calls a model with `inputs`.
+        inputs: Tensors of the true shapes and dtypes, by name; tables of tensors too.
+        optimizer: A key of `OPTIMIZER_BYTES`.
+        average: Whether trained parameters are averaged.
+        autocast: The context that the run's forward passes stand in.
+    """
+    fake = FakeTensorMode(allow_non_fake_inputs=True)  # tables that a model keeps as plain attributes
+    held = {name: fake.from_tensor(p) for name, p in (*model.named_parameters(), *model.named_buffers())}
+
+    def call(**kwargs: Any) -> Any:
+        return functional_call(model, held, kwargs=kwargs)
+
+    stand_in = _StandIn(call, list(held.values()))
+    with fake, autocast():
+        faked = _fake(inputs, fake)
+        cost = measure_step(stand_in, lambda: predict(stand_in, faked).float().square().mean())
+    trained = [p for p in model.parameters() if p.requires_grad]
+    values = sum(p.numel() for p in trained)
+    return Memory(
+        weights=sum(p.numel() * p.element_size() for p in (*model.parameters(), *model.buffers())),
+        gradients=sum(p.numel() * p.element_size() for p in trained),
+        optimizer=values * OPTIMIZER_BYTES[optimizer],
+        average=values * 4 if average else 0,
+        activations=cost.saved_bytes,
+    )
+
+
+class _StandIn(torch.nn.Module):
+    """Looks like the model to `predict` and to `measure_step`, and holds its fake tensors."""
+
+    def __init__(self, call: Callable[..., Any], tensors: list[torch.Tensor]) -> None:
+        super().__init__()
+        self.call = call
+        self.tensors = tensors
+
+    def forward(self, **kwargs: Any) -> Any:
+        return self.call(**kwargs)
+
+    def parameters(self, recurse: bool = True) -> Any:
+        return iter(self.tensors)
+
+
+def _fake(value: Any, mode: FakeTensorMode) -> Any:
+    if isinstance(value, torch.Tensor):
+        return mode.from_tensor(value)
+    if isinstance(value, tuple):
+        return tuple(_fake(item, mode) for item in value)
+    if isinstance(value, Mapping):
+        return {name: _fake(item, mode) for name, item in value.items()}
+    return value
