@@ -136,7 +136,9 @@ def make_cache(
     settings: Settings, accelerator: Accelerator, pipeline: Any, source: Source, component: Component, tell: Tell
 ) -> tuple[Cache, DataReport]:
     """Open the data, report on them, encode what is not encoded yet."""
-    clips = open_clips(settings.data)
+    clips = open_clips(
+        settings.data, num_frames=settings.num_frames, height=settings.height, width=settings.width
+    )
     buckets = choose_buckets(
         clips,
         num_frames=settings.num_frames,
@@ -149,7 +151,7 @@ def make_cache(
     folder = Path(settings.output)
     if accelerator.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
-        contact_sheet(clips, folder / "data.png")
+        contact_sheet(clips, folder / "data.png", buckets=buckets, overwrite=True)
     encoder = PipelineEncoder(
         pipeline=pipeline,
         family=family_of(component.class_name),
