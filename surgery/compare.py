@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .apply import read_chunks
 from .errors import CheckpointError
+from .trace import pieces_after, rename, rename_once
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from .checkpoint import Checkpoint
     from .header import Tensor
     from .record import Step
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
 def broken_promises(grown: Checkpoint, base: Checkpoint) -> tuple[str, ...]:
     """Sentences about tensors that differ from the record's word, byte by byte; none if all is as promised.
 
-    A base tensor must stand unchanged at the place the index map gives it, unless the record says it
-    was changed, and a tensor recorded as zero must be zero. Other new tensors are free.
+    A base tensor must stand unchanged at the place the index map gives it, or its rows where the record
+    says that it was taken apart; one that was changed for good is free. What is recorded as zero, whole
+    tensors and rows, must be zero. Other new tensors are free.
 
     Args:
         grown: With a record.
@@ -33,42 +35,76 @@ def broken_promises(grown: Checkpoint, base: Checkpoint) -> tuple[str, ...]:
     done = len(base.record.steps) if base.record else 0
     steps = grown.record.steps[done:]
     changed = set(grown.record.changed)
-    found, carried = [], set()
+    found: list[str] = []
+    carried: set[str] = set()
     for name, tensor in base.tensors.items():
+        if _is_taken_apart(name, steps):
+            found += _compare_rows(name, tensor, grown, steps)
+            continue
         place = rename(name, steps)
         carried.add(place)
-        other = grown.tensors.get(place)
-        if other is None:
-            found.append(f"{place} is missing; it is {name} of the base")
-        elif place in changed:
-            continue
-        elif (other.dtype, other.shape) != (tensor.dtype, tensor.shape):
-            found.append(
-                f"{place} is {other.dtype} {list(other.shape)}, the base has {tensor.dtype} {list(tensor.shape)}"
-            )
-        elif any(a != b for a, b in zip(read_chunks(other), read_chunks(tensor), strict=True)):
-            found.append(f"{place} differs from {name} of the base")
-    for name in (zeroed for zeroed in grown.record.zeroed if zeroed not in carried):
-        if name in grown.tensors and not _is_zero(grown.tensors[name]):
-            found.append(f"{name} should be zero, and is not")
-    return tuple(found)
+        if place not in changed:
+            found += _compare(place, grown.tensors.get(place), name, tensor)
+    return (*found, *_not_zero(grown, carried))
+
+
+def _is_taken_apart(name: str, steps: Sequence[Step]) -> bool:
+    for step in steps:
+        if name in step.rebuilt:
+            return True
+        name = rename_once(name, step.index_map)
+    return False
+
+
+def _compare(place: str, now: Tensor | None, name: str, tensor: Tensor) -> list[str]:
+    if now is None:
+        return [f"{place} is missing; it is {name} of the base"]
+    if (now.dtype, now.shape) != (tensor.dtype, tensor.shape):
+        return [f"{place} is {now.dtype} {list(now.shape)}, the base has {tensor.dtype} {list(tensor.shape)}"]
+    return [] if _same_bytes(now, tensor) else [f"{place} differs from {name} of the base"]
+
+
+def _compare_rows(name: str, tensor: Tensor, grown: Checkpoint, steps: Sequence[Step]) -> list[str]:
+    position = 0
+    for piece in pieces_after(name, tensor.shape[0] if tensor.shape else 0, steps):
+        now = grown.tensors.get(str(piece.source))
+        if now is None:
+            return [f"{piece.source} is missing; it holds rows of {name} of the base"]
+        fits = (now.dtype, now.shape[1:]) == (tensor.dtype, tensor.shape[1:]) and piece.stop <= now.shape[0]
+        end = position + piece.stop - piece.start
+        if not fits or not _same_bytes(_rows(now, piece.start, piece.stop), _rows(tensor, position, end)):
+            return [f"rows {piece.start} to {piece.stop} of {piece.source} differ from {name} of the base"]
+        position = end
+    return [] if tensor.shape and position == tensor.shape[0] else [f"{name} of the base is not all in the grown model"]
+
+
+def _not_zero(grown: Checkpoint, carried: set[str]) -> Iterator[str]:
+    """Faults among what is recorded as zero; tensors that the base holds already are free to be what they are there."""
+    if grown.record is None:
+        return
+    for name in grown.record.zeroed:
+        if name not in carried and name in grown.tensors and not _is_zero(grown.tensors[name]):
+            yield f"{name} should be zero, and is not"
+    for name, ranges in grown.record.zeroed_rows.items():
+        tensor = grown.tensors.get(name)
+        for start, stop in ranges if tensor is not None and name not in carried else ():
+            if tensor is not None and not (tensor.shape and 0 <= start <= stop <= tensor.shape[0]):
+                yield f"{name} should have zeros in rows {start} to {stop}, and has not as many rows"
+            elif tensor is not None and not _is_zero(_rows(tensor, start, stop)):
+                yield f"rows {start} to {stop} of {name} should be zero, and are not"
+
+
+def _rows(tensor: Tensor, start: int, stop: int) -> Tensor:
+    """A range of rows of the first axis, which the caller has checked."""
+    row = tensor.nbytes // tensor.shape[0] if tensor.shape and tensor.shape[0] else 0
+    return replace(
+        tensor, shape=(stop - start, *tensor.shape[1:]), offset=tensor.offset + row * start, nbytes=row * (stop - start)
+    )
+
+
+def _same_bytes(first: Tensor, second: Tensor) -> bool:
+    return all(a == b for a, b in zip(read_chunks(first), read_chunks(second), strict=True))
 
 
 def _is_zero(tensor: Tensor) -> bool:
     return all(chunk.count(0) == len(chunk) for chunk in read_chunks(tensor))
-
-
-def rename(name: str, steps: tuple[Step, ...]) -> str:
-    """What a tensor is called after some steps, by their index maps."""
-    for step in steps:
-        name = _rename_once(name, step.index_map)
-    return name
-
-
-def _rename_once(name: str, index_map: Mapping[str, tuple[int, ...]]) -> str:
-    for stack, places in index_map.items():
-        if name.startswith(stack + "."):
-            number, dot, inner = name[len(stack) + 1 :].partition(".")
-            if dot and number.isdecimal() and int(number) < len(places):
-                return f"{stack}.{places[int(number)]}.{inner}"
-    return name

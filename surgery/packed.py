@@ -77,9 +77,13 @@ class PackedComponent:
             base: What the base is called, for the message.
 
         Raises:
-            CheckpointError: Neither has a tensor that the grown model needs.
+            CheckpointError: Neither has a tensor that the grown model needs, or the base has too many.
         """
-        found = {rename(name, self.record.steps): name for name in base_names}
+        found: dict[str, str] = {}
+        for name in base_names:
+            other = found.setdefault(rename(name, self.record.steps), name)
+            if other != name:
+                raise CheckpointError(f"{other!r} and {name!r} of {base} would stand in the same place")
         needed = [name for name in self.expected if name not in self.tensors]
         for name in needed:
             if name not in found:

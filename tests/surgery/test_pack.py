@@ -190,7 +190,8 @@ class TestCard:
         card = (tmp_path / "up" / "README.md").read_text()
         assert card.startswith(
             "---\nbase_model: someone/LTX\nbase_model_relation: adapter\nlibrary_name: diffusers\n"
-            'pipeline_tag: text-to-video\ntags:\n- "modelgrow"\n- "text-to-video"\n- "LTXVideoTransformer3DModel"\n---\n'
+            'pipeline_tag: text-to-video\ntags:\n- "modelgrow"\n- "text-to-video"\n'
+            '- "LTXVideoTransformer3DModel"\n---\n'
         )
         assert "`expand mode=suffix blocks=1 stack=transformer_blocks init=zero` (modelgrow " in card
         base, new = 8 + 3 + 3 * 4 * 20, 4 * 20
@@ -354,7 +355,7 @@ class TestDamage:
         self.refused(self.edit(growth, change), tmp_path)
 
     def test_fuzz(self, growth: Path, tmp_path: Path) -> None:
-        """Cut, flipped, spliced: refused, or the very bytes of the grown folder (spaces after the JSON do not count)."""
+        """Cut, flipped, spliced: refused, or the very weights of the grown folder."""
         good, rng = growth.read_bytes(), random.Random(5)
         expected, base = snapshot(tmp_path / "grown"), open_source(str(tmp_path / "base"))
         refused = 0

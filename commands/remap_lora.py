@@ -1,0 +1,60 @@
+"""`grow remap-lora`: a LoRA of the base, for the grown model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .console import console, escape
+from .options import AnatomyFiles, AsJson, Components, DryRun, Overwrite, Revision
+
+EPILOG = (
+    "Examples:\n\n"
+    "  [bold]grow remap-lora lora.safetensors --model ./CogVideoX-2b-insert30 -o lora-for-grown.safetensors[/bold]\n\n"
+    "After --mode suffix block numbers are as before and nothing moves. In a diffusers script, without a file:\n\n"
+    "  from modelgrow.pipelines import load_lora\n\n"
+    '  load_lora(pipeline, "lora.safetensors")\n\n'
+    "That also reads LoRAs in a model's original layout or kohya's, of which diffusers converts some only while no "
+    "block is left out; this command moves their keys and leaves them as they are written."
+)
+
+
+def remap_lora(
+    lora: Annotated[Path, typer.Argument(metavar="LORA", help="A LoRA of the base, .safetensors.", show_default=False)],
+    model: Annotated[str, typer.Option(metavar="GROWN", help="The grown model.", show_default=False)],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Default: NAME-grown.safetensors.", show_default=False),
+    ] = None,
+    component: Components = None,
+    dry_run: DryRun = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    anatomy: AnatomyFiles = None,
+    revision: Revision = None,
+) -> None:
+    """Move the block numbers in a LoRA's keys, so that a LoRA of the base still applies to the grown model."""
+    from modelgrow.surgery import anatomies, open_source
+    from modelgrow.surgery.lora import grown_models, prepare_remap, write_remapped
+
+    source = open_source(model, revision=revision)
+    models = grown_models(source, component or (), anatomies(tuple(anatomy or ())))
+    remapping = prepare_remap(lora, models)
+    target = output or Path(f"{lora.stem}-grown.safetensors")
+    if not dry_run:
+        write_remapped(remapping, target, overwrite=overwrite)
+    if as_json:
+        print(json.dumps({"output": str(target), **remapping.to_json()}, indent=2))
+        return
+    out = console()
+    if dry_run:
+        for key, name in remapping.moved.items():
+            out.print(f"{key} -> {name}", markup=False, highlight=False, soft_wrap=True)
+    count = f"{len(remapping.moved)} of {len(remapping.names)} keys"
+    if dry_run:
+        out.print(f"would move {count}. [bold]Nothing was written.[/bold]", highlight=False)
+    else:
+        out.print(f"moved {count}; written: [bold]{escape(str(target))}[/bold]", highlight=False, soft_wrap=True)

@@ -1,0 +1,106 @@
+"""LoRAs that were trained on a base, loaded onto the model that grew from it."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from modelgrow.surgery import CheckpointError, anatomies
+from modelgrow.surgery.lora import Grown, remap_for, remap_value
+from modelgrow.surgery.record import RECORD_NAME, Record
+
+_FETCH = (
+    "cache_dir",
+    "force_download",
+    "local_files_only",
+    "proxies",
+    "revision",
+    "subfolder",
+    "token",
+    "weight_name",
+)
+_FILE = "pytorch_lora_weights.safetensors"
+_METADATA = "lora_adapter_metadata"
+
+
+def load_lora(pipeline: Any, lora: str | Path | dict[str, torch.Tensor], **kwargs: Any) -> None:
+    """`pipeline.load_lora_weights` for a grown pipeline and a LoRA of its base: every block's weights find their block.
+
+    What has grown is known from `load_growth`, or from the growth.json of the folder that a component was loaded from.
+
+    Args:
+        pipeline: Any diffusers pipeline that loads LoRAs.
+        lora: A folder, a file or a Hub id, in any form that the pipeline understands; or a state dict.
+        **kwargs: As for the pipeline's own `load_lora_weights`: weight_name, adapter_name, ...
+
+    Raises:
+        CheckpointError: Nothing in the pipeline has grown, or the LoRA was trained on another model.
+    """
+    models = grown_components(pipeline)
+    if kwargs.get("load_into_transformer_2"):  # the keys say "transformer." even so
+        models = {"transformer": models["transformer_2"]} if "transformer_2" in models else {}
+    state, metadata = _read(pipeline, lora, {key: kwargs.pop(key) for key in _FETCH if key in kwargs})
+    names = remap_for(state, models) if models else {key: key for key in state}
+    settings = remap_value(metadata, models, names.values()) if metadata and models else metadata
+    _load(pipeline, {names[key]: tensor for key, tensor in state.items()}, settings, kwargs)
+
+
+def grown_components(pipeline: Any) -> dict[str, Grown]:
+    """The components that have grown. Raises `CheckpointError` if none is known to have."""
+    known = anatomies()
+    found = {}
+    for name, component in pipeline.components.items():
+        record = _record_of(component)
+        if record is not None:
+            found[name] = Grown(record=record, anatomy=known.get(record.base.class_name))
+    if not found:
+        raise CheckpointError(
+            f"{type(pipeline).__name__}: no component is known to have grown: none was grown by load_growth, or loaded "
+            f"from a folder with {RECORD_NAME}. For a pipeline that has not grown call pipeline.load_lora_weights"
+        )
+    return found
+
+
+def _record_of(component: Any) -> Record | None:
+    record = getattr(component, "modelgrow_record", None)
+    if isinstance(record, Record):
+        return record
+    folder = getattr(getattr(component, "config", None), "_name_or_path", None)
+    path = Path(folder) / RECORD_NAME if isinstance(folder, str) and folder else None
+    return Record.read(path) if path is not None and path.is_file() else None
+
+
+def _read(
+    pipeline: Any, lora: str | Path | dict[str, torch.Tensor], fetch: dict[str, Any]
+) -> tuple[dict[str, torch.Tensor], dict[str, Any] | None]:
+    """The LoRA as the pipeline itself reads it: in diffusers' layout, with its settings."""
+    options: dict[str, Any] = {**fetch, "use_safetensors": True, "return_lora_metadata": True}
+    parameters = inspect.signature(pipeline.lora_state_dict).parameters
+    if "return_alphas" in parameters:
+        options["return_alphas"] = True
+    source = str(lora) if isinstance(lora, Path) else dict(lora) if isinstance(lora, dict) else lora
+    try:
+        state, *rest = pipeline.lora_state_dict(source, **options)
+    except (OSError, ValueError, KeyError) as error:
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise CheckpointError(
+            f"{lora if not isinstance(lora, dict) else 'the LoRA'}: can't be read: {reason}"
+        ) from error
+    if "return_alphas" in parameters and rest and rest[0]:
+        state = {**state, **{key: torch.as_tensor(alpha) for key, alpha in rest[0].items()}}
+    return state, rest[-1] if rest else None
+
+
+def _load(pipeline: Any, state: dict[str, torch.Tensor], settings: Any, kwargs: dict[str, Any]) -> None:
+    """By way of a file: only from one does diffusers take a LoRA's settings."""
+    from safetensors.torch import save_file
+
+    metadata = {"format": "pt", **({_METADATA: json.dumps(settings)} if settings else {})}
+    with tempfile.TemporaryDirectory(prefix="modelgrow-lora-") as folder:
+        save_file({key: tensor.detach().clone() for key, tensor in state.items()}, Path(folder) / _FILE, metadata)
+        pipeline.load_lora_weights(folder, weight_name=_FILE, **kwargs)

@@ -1,0 +1,174 @@
+"""A LoRA of the base on the grown model: the same change of the same outputs, to the bit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DiffusionPipeline
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+
+from modelgrow.pipelines import load_growth, load_lora
+from modelgrow.pipelines.models import align
+from modelgrow.surgery import CheckpointError, ExpandOptions, execute, open_source, plan_expand, prepare
+from modelgrow.surgery.lora import grown_models, prepare_remap, write_remapped
+from modelgrow.surgery.pack import prepare_pack, write_pack
+
+Pipeline: Any = DiffusionPipeline
+NAME = "pytorch_lora_weights.safetensors"
+
+
+TARGETS = ("attn1.to_q", "attn1.to_v", "attn2.to_q", "attn2.to_v", "ffn.net.2")
+"""Of every block, what ["to_q", "to_v", "ffn.net.2"] means in Wan."""
+
+
+def load(folder: Path) -> Any:
+    pipeline = Pipeline.from_pretrained(str(folder))
+    for part in pipeline.components.values():
+        if isinstance(part, torch.nn.Module):
+            align(part)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def clip(pipeline: Any) -> torch.Tensor:
+    frames: torch.Tensor = pipeline(
+        "a blue square moves left",
+        height=32,
+        width=32,
+        num_frames=5,
+        num_inference_steps=2,
+        generator=torch.Generator().manual_seed(0),
+        output_type="pt",
+    ).frames
+    return frames
+
+
+@pytest.fixture(scope="module")
+def grown(tiny_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    options = ExpandOptions(mode="insert")
+    job = prepare(open_source(str(tiny_pipeline)), lambda checkpoint, known: plan_expand(checkpoint, known, options))
+    return execute(job, tmp_path_factory.mktemp("lora") / "grown")
+
+
+@pytest.fixture(scope="module")
+def lora(tiny_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random LoRA as diffusers writes it: its settings say alpha 6, and another rank for one module."""
+    pipeline = load(tiny_pipeline)
+    config = LoraConfig(
+        r=2,
+        lora_alpha=6,
+        target_modules=["to_q", "to_v", "ffn.net.2"],
+        rank_pattern={"blocks.1.attn1.to_q": 3},
+    )
+    pipeline.transformer.add_adapter(config)
+    generator = torch.Generator().manual_seed(4)
+    with torch.no_grad():
+        for name, parameter in pipeline.transformer.named_parameters():
+            if "lora_" in name:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.4)
+    folder = tmp_path_factory.mktemp("adapter")
+    type(pipeline).save_lora_weights(
+        folder,
+        transformer_lora_layers=get_peft_model_state_dict(pipeline.transformer),
+        transformer_lora_adapter_metadata=pipeline.transformer.peft_config["default"].to_dict(),
+    )
+    return folder / NAME
+
+
+@pytest.fixture(scope="module")
+def expected(tiny_pipeline: Path, lora: Path) -> torch.Tensor:
+    pipeline = load(tiny_pipeline)
+    plain = clip(pipeline)
+    pipeline.load_lora_weights(str(lora.parent), weight_name=NAME)
+    with_lora = clip(pipeline)
+    assert not torch.equal(plain, with_lora)
+    return with_lora
+
+
+def test_remapped_file(grown: Path, lora: Path, expected: torch.Tensor, tmp_path: Path) -> None:
+    remapping = prepare_remap(lora, grown_models(open_source(str(grown))))
+    write_remapped(remapping, tmp_path / NAME)
+    pipeline = load(grown)
+    pipeline.load_lora_weights(str(tmp_path), weight_name=NAME)
+    assert torch.equal(clip(pipeline), expected)
+
+
+@pytest.mark.filterwarnings("ignore:While injecting the PEFT adapters:RuntimeWarning")  # rightly: see below
+def test_as_it_is_it_reaches_the_wrong_blocks(grown: Path, lora: Path, expected: torch.Tensor) -> None:
+    pipeline = load(grown)
+    pipeline.load_lora_weights(str(lora.parent), weight_name=NAME)
+    assert not torch.equal(clip(pipeline), expected)
+
+
+def test_load_lora(grown: Path, lora: Path, expected: torch.Tensor) -> None:
+    for source in (lora, str(lora.parent)):
+        pipeline = load(grown)
+        load_lora(pipeline, source, weight_name=NAME, adapter_name="mine")
+        assert pipeline.get_list_adapters() == {"transformer": ["mine"]}
+        assert torch.equal(clip(pipeline), expected)
+
+
+def test_load_lora_after_load_growth(
+    tiny_pipeline: Path, grown: Path, lora: Path, expected: torch.Tensor, tmp_path: Path
+) -> None:
+    write_pack(prepare_pack(open_source(str(grown))), tmp_path / "growth")
+    pipeline = load_growth(load(tiny_pipeline), tmp_path / "growth")
+    load_lora(pipeline, lora, weight_name=NAME)
+    assert torch.equal(clip(pipeline), expected)
+
+
+def test_original_layout(tiny_pipeline: Path, grown: Path, lora: Path, tmp_path: Path) -> None:
+    """diffusers converts such files itself; blocks move after that."""
+    inner = {"attn1": "self_attn", "attn2": "cross_attn", "to_q": "q", "to_v": "v", "ffn.net.2": "ffn.2"}
+    original = {}
+    for key, tensor in load_file(lora).items():
+        name = key.replace("transformer.", "diffusion_model.", 1)
+        for new, old in inner.items():
+            name = name.replace(new, old)
+        original[name] = tensor
+    save_file(original, tmp_path / "original.safetensors")
+    base, deep = load(tiny_pipeline), load(grown)
+    base.load_lora_weights(str(tmp_path), weight_name="original.safetensors")
+    load_lora(deep, tmp_path / "original.safetensors")
+    found = clip(deep)
+    assert torch.equal(found, clip(base))
+    assert not torch.equal(found, clip(load(grown)))
+
+
+def test_a_state_dict(grown: Path, lora: Path, tiny_pipeline: Path) -> None:
+    """Without settings alpha is the rank."""
+    base, deep = load(tiny_pipeline), load(grown)
+    base.load_lora_weights(load_file(lora))
+    load_lora(deep, load_file(lora))
+    assert torch.equal(clip(deep), clip(base))
+
+
+def test_what_has_not_grown(tiny_pipeline: Path, lora: Path) -> None:
+    with pytest.raises(CheckpointError, match="no component is known to have grown"):
+        load_lora(load(tiny_pipeline), lora)
+
+
+def test_a_lora_that_is_not_there(grown: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="can't be read"):
+        load_lora(load(grown), tmp_path / "nothing.safetensors")
+
+
+def test_settings_of_the_remapped_file(grown: Path, lora: Path) -> None:
+    from modelgrow.surgery.header import read_header
+
+    before = json.loads(read_header(lora).metadata["lora_adapter_metadata"])
+    remapping = prepare_remap(lora, grown_models(open_source(str(grown))))
+    text = remapping.file.header[8:].decode()
+    after = json.loads(json.loads(text)["__metadata__"]["lora_adapter_metadata"])
+    assert before["transformer.rank_pattern"] == {"blocks.1.attn1.to_q": 3}
+    modules = sorted(f"blocks.{i}.{name}" for i in (0, 2) for name in TARGETS)
+    assert after == before | {
+        "transformer.rank_pattern": {"blocks.2.attn1.to_q": 3},
+        "transformer.target_modules": modules,
+    }
