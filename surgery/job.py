@@ -17,6 +17,7 @@ from .checksums import CHECKSUMS_NAME, write_checksums
 from .disk import check_room, make_folder
 from .layout import OutputFile, lay_out
 from .record import RECORD_NAME, extend
+from .regular import check_link
 from .room import room_for
 from .source import Source, choose
 from .staging import staged
@@ -163,7 +164,11 @@ def default_output(job: Job) -> Path:
 
 
 def carried_files(job: Job) -> list[tuple[Path, Path]]:
-    """Every other file of the source, and where it goes in the output."""
+    """Every other file of the source, and where it goes in the output.
+
+    Raises:
+        CheckpointError: One of them is a link out of the source, whose content nobody meant to publish.
+    """
     source = job.source
     if source.path.is_file():
         return []
@@ -176,6 +181,7 @@ def carried_files(job: Job) -> list[tuple[Path, Path]]:
             path = Path(folder) / name
             stale = (grows and _is_replaced(name)) or (place == Path() and name == CHECKSUMS_NAME)
             if not name.startswith(".") and path.is_file() and not stale:
+                check_link(path, source.path)
                 files.append((path, place / name))
     return files
 

@@ -15,6 +15,7 @@ from .errors import CheckpointError
 from .fingerprint import fingerprint, stored
 from .plan import Piece
 from .trace import names_after, rename
+from .typed import as_digits, as_list, as_number, as_table, as_text, as_texts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -116,15 +117,19 @@ class Record:
         """Raises `CheckpointError` if the data are not a record of a known format."""
         if data.get("format") != FORMAT:
             raise CheckpointError(
-                f"{where}: record format {data.get('format')!r}, this version of modelgrow reads {FORMAT}"
+                f"{where}: record format {data.get('format')!r:.60}, this version of modelgrow reads {FORMAT}"
             )
         try:
             return cls(
-                base=Base(**{"class_name" if k == "class" else k: str(v) for k, v in data["base"].items()}),
-                steps=tuple(_step(step) for step in data["steps"]),
+                base=Base(
+                    **{"class_name" if k == "class" else k: as_text(v) for k, v in as_table(data["base"]).items()}
+                ),
+                steps=tuple(_step(as_table(step)) for step in as_list(data["steps"])),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise CheckpointError(f"{where}: not a growth record: {error!r}. Restore the file, or remove it") from error
+            raise CheckpointError(
+                f"{where}: not a growth record: {error!r:.200}. Restore the file, or remove it"
+            ) from error
 
     def to_json(self) -> dict[str, Any]:
         """The record as it is written. The lists at its end follow from the steps, for whoever wants only those."""
@@ -192,37 +197,38 @@ def _step_json(step: Step) -> dict[str, Any]:
     }
 
 
+def _base(data: Mapping[str, Any]) -> Base:
+    return Base(**{"class_name" if key == "class" else key: as_text(value) for key, value in data.items()})
+
+
 def _step(data: Mapping[str, Any]) -> Step:
     return Step(
-        operation=str(data["operation"]),
-        options=dict(data["options"]),
-        index_map={stack: tuple(int(i) for i in places) for stack, places in data["index_map"].items()},
+        operation=as_text(data["operation"]),
+        options=as_table(data["options"]),
+        index_map={
+            stack: tuple(map(as_number, as_list(places))) for stack, places in as_table(data["index_map"]).items()
+        },
         copied_from={
-            stack: {int(new): int(old) for new, old in copies.items()} for stack, copies in data["copied_from"].items()
+            stack: {as_digits(new): as_number(old) for new, old in as_table(copies).items()}
+            for stack, copies in as_table(data["copied_from"]).items()
         },
-        new=_names(data["new"]),
-        zeroed=_names(data["zeroed"]),
-        zeroed_rows={
-            str(name): tuple((int(start), int(stop)) for start, stop in ranges)
-            for name, ranges in data["zeroed_rows"].items()
-        },
-        changed=_names(data["changed"]),
-        rebuilt={str(name): tuple(_piece(part) for part in parts) for name, parts in data["rebuilt"].items()},
-        config_before=dict(data["config_before"]),
-        config_added=_names(data["config_added"]),
-        input_fingerprint=str(data["input_fingerprint"]),
-        made_with=str(data["made_with"]),
+        new=as_texts(data["new"]),
+        zeroed=as_texts(data["zeroed"]),
+        zeroed_rows={name: tuple(map(_range, as_list(rows))) for name, rows in as_table(data["zeroed_rows"]).items()},
+        changed=as_texts(data["changed"]),
+        rebuilt={name: tuple(map(_piece, as_list(parts))) for name, parts in as_table(data["rebuilt"]).items()},
+        config_before=as_table(data["config_before"]),
+        config_added=as_texts(data["config_added"]),
+        input_fingerprint=as_text(data["input_fingerprint"]),
+        made_with=as_text(data["made_with"]),
     )
 
 
 def _piece(value: Any) -> Piece:
-    source, start, stop = value
-    if not isinstance(source, str):
-        raise ValueError(f"expected a tensor's name, found {source!r:.60}")
-    return Piece(source=source, start=int(start), stop=int(stop))
+    source, start, stop = as_list(value)
+    return Piece(source=as_text(source), start=as_number(start), stop=as_number(stop))
 
 
-def _names(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise ValueError(f"expected a list of tensor names, found {value!r:.60}")
-    return tuple(value)
+def _range(value: Any) -> tuple[int, int]:
+    start, stop = as_list(value)
+    return as_number(start), as_number(stop)
