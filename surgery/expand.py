@@ -81,6 +81,14 @@ def _notes(anatomy: Anatomy, stack: Stack, options: ExpandOptions, growths: list
     others = [other.name for other in anatomy.stacks if other.name != stack.name]
     if options.stack is None and others:
         notes.append(f"grows {stack.name}; also there, with --stack: {', '.join(others)}")
+    for stride in stack.strides:
+        added = [growth for growth in growths if growth.prefix == stride.stack and any(growth.order.is_new)]
+        if added:
+            count = sum(added[0].order.is_new)
+            notes.append(
+                f"{stride.stack} gets {count} new blocks, so that {stride.key} comes out even; "
+                "growths by a multiple of it need none"
+            )
     if any(growth.order.index_map != tuple(range(growth.found.depth)) for growth in growths):
         also = f", and these speak of block numbers too: {'; '.join(stack.shifts)}" if stack.shifts else ""
         notes.append(f"blocks get new numbers: move LoRAs with grow remap-lora{also}")

@@ -1,4 +1,4 @@
-"""Which stacks grow together, and how: the one that was asked for, its partners, and what stands at every n-th block."""
+"""Which stacks grow together: the one that was asked for, its partners, and what stands at every n-th block."""
 
 from __future__ import annotations
 
@@ -80,6 +80,13 @@ def order_of(options: ExpandOptions, depth: int) -> Order:
 
 def _counts(checkpoint: Checkpoint, anatomy: Anatomy, stack: Stack, options: ExpandOptions) -> dict[str, Any]:
     values = {key: anatomy.value(checkpoint.config, key) for key in stack.count_keys}
+    first = values[stack.count_keys[0]]
+    silent = [key for key, value in values.items() if value is None]
+    if silent and isinstance(first, list | tuple) and any(isinstance(item, list | tuple) for item in first):
+        raise PlanError(
+            f"{checkpoint.path}: config.json counts {stack.count_keys[0]} layer by layer and leaves {silent[0]} open, "
+            "which the class then fills with 1, whatever has grown; write the number of blocks there first"
+        )
     return {
         key: map_counts(value, lambda depth: len(order_of(options, depth).sources))
         for key, value in values.items()

@@ -64,7 +64,7 @@ def new_stride(anatomy: Anatomy, stride: Stride, config: Mapping[str, Any], orde
     step = kept[1] if len(kept) > 1 else max(depth, 1)
     if list(kept) != list(range(0, depth, step)):
         raise PlanError(
-            f"not possible: {stride.key} = {value} means every {value}-th block, and after this growth those are blocks "
-            f"{', '.join(map(str, kept))}, at no equal distances. Choose --mode insert with equal groups"
+            f"not possible: {stride.key} = {value} means every {value}-th block, and after this growth those are "
+            f"blocks {', '.join(map(str, kept))}, at no equal distances. Choose --mode insert with equal groups"
         )
     return value, step

@@ -1,7 +1,8 @@
 """A batch as a pure function of the run's seed and the batch's number.
 
-Order of clips, noise, levels and dropped captions all follow from (seed, number, process), so a run that
-is stopped goes on bit for bit with nothing saved but the step.
+Order of clips, noise, levels and dropped captions all follow from the seed, the batch's number and a
+sample's place in it, so a run that is stopped goes on bit for bit with nothing saved but the step, and two
+processes see what one with twice the batch sees.
 """
 
 from __future__ import annotations
@@ -50,17 +51,36 @@ def draw_batch(
         rank=process,
         num_processes=processes,
     )
-    generator = generator_of(settings.seed, "batch", number, process)
-    examples = [cache.example(index) for index in chosen]
-    empty = cache.empty_text()
-    texts = [text_of(example, empty, settings, generator) for example in examples]
-    latents = torch.stack([example["latents"].float() for example in examples])
+    samples = [
+        draw_sample(cache, objective, settings, clip, "batch", number, process * settings.batch_size + place)
+        for place, clip in enumerate(chosen)
+    ]
+    return join(samples)
+
+
+def draw_sample(cache: Cache, objective: Objective, settings: Settings, clip: int, *draw: int | str) -> Batch:
+    """One clip with one draw of noise, level and caption: a batch of 1. `draw` names the draw."""
+    generator = generator_of(settings.seed, *draw)
+    example = cache.example(clip)
+    text = text_of(example, cache.empty_text(), settings, generator)
+    latents = example["latents"].float()[None]
     return Batch(
-        clips=tuple(chosen),
+        clips=(clip,),
         latents=latents,
         noise=torch.randn(latents.shape, generator=generator),
-        levels=objective.draw(len(chosen), generator),
-        text={name: torch.stack([text[name] for text in texts]) for name in texts[0]},
+        levels=objective.draw(1, generator),
+        text={name: value[None] for name, value in text.items()},
+    )
+
+
+def join(samples: list[Batch]) -> Batch:
+    """Batches one after another."""
+    return Batch(
+        clips=tuple(clip for sample in samples for clip in sample.clips),
+        latents=torch.cat([sample.latents for sample in samples]),
+        noise=torch.cat([sample.noise for sample in samples]),
+        levels=torch.cat([sample.levels for sample in samples]),
+        text={name: torch.cat([sample.text[name] for sample in samples]) for name in samples[0].text},
     )
 
 

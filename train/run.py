@@ -157,5 +157,7 @@ def finish(run: Run, loop: Loop, tell: Callable[[str], None]) -> Path:
 
 def save_lora(run: Run, output: Path) -> None:
     """The LoRA as diffusers' `load_lora_weights` takes it."""
-    output.mkdir(parents=True, exist_ok=True)
-    run.model.save_lora_adapter(output, weight_name="pytorch_lora_weights.safetensors")
+    from peft import get_peft_model_state_dict
+
+    layers = get_peft_model_state_dict(run.model)
+    run.pipeline.save_lora_weights(output, **{f"{run.component.name}_lora_layers": layers})

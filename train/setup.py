@@ -136,9 +136,7 @@ def make_cache(
     settings: Settings, accelerator: Accelerator, pipeline: Any, source: Source, component: Component, tell: Tell
 ) -> tuple[Cache, DataReport]:
     """Open the data, report on them, encode what is not encoded yet."""
-    clips = open_clips(
-        settings.data, num_frames=settings.num_frames, height=settings.height, width=settings.width
-    )
+    clips = open_clips(settings.data, num_frames=settings.num_frames, height=settings.height, width=settings.width)
     buckets = choose_buckets(
         clips,
         num_frames=settings.num_frames,

@@ -18,7 +18,7 @@ from torch import nn
 
 from modelgrow.surgery import TrainError
 
-from .batch import Batch, generator_of, text_of
+from .batch import Batch, draw_sample, generator_of, join
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,27 +66,10 @@ class Trunk:
 
     def draws(self, clips: tuple[int, ...], numbers: list[int]) -> Batch:
         """The fixed draws `numbers` of some clips, of which all but the trunk's output follows from the seed."""
-        parts = [self._draw(clip, number) for clip, number in zip(clips, numbers, strict=True)]
-        return Batch(
-            clips=clips,
-            latents=torch.cat([part.latents for part in parts]),
-            noise=torch.cat([part.noise for part in parts]),
-            levels=torch.cat([part.levels for part in parts]),
-            text={name: torch.cat([part.text[name] for part in parts]) for name in parts[0].text},
-        )
+        return join([self._draw(clip, number) for clip, number in zip(clips, numbers, strict=True)])
 
     def _draw(self, clip: int, number: int) -> Batch:
-        generator = generator_of(self.settings.seed, "trunk", clip, number)
-        example = self.cache.example(clip)
-        text = text_of(example, self.cache.empty_text(), self.settings, generator)
-        latents = example["latents"].float()[None]
-        return Batch(
-            clips=(clip,),
-            latents=latents,
-            noise=torch.randn(latents.shape, generator=generator),
-            levels=self.objective.draw(1, generator),
-            text={name: value[None] for name, value in text.items()},
-        )
+        return draw_sample(self.cache, self.objective, self.settings, clip, "trunk", clip, number)
 
     def sample(self, batch: Batch, number: int) -> tuple[Batch, Streams]:
         """For the clips of batch `number`: one of their draws each, and the trunk's output for it."""

@@ -8,7 +8,16 @@ from typing import Any
 
 import pytest
 
-from modelgrow.surgery import Checkpoint, CheckpointError, Stack, Tensor, anatomies
+from modelgrow.surgery import (
+    Checkpoint,
+    CheckpointError,
+    ExpandOptions,
+    PlanError,
+    Stack,
+    Tensor,
+    anatomies,
+    plan_expand,
+)
 from modelgrow.surgery.stacks import find_stacks, group_by_prefix, map_counts, ranges
 
 ANATOMY = anatomies()["WanTransformer3DModel"]
@@ -83,3 +92,16 @@ def test_prefixes_are_whole() -> None:
 def test_helpers_by_hand() -> None:
     assert ranges([0, 1, 2, 5]) == "0-2, 5"
     assert map_counts([1, [2, None]], lambda depth: depth + 10) == [11, [12, None]]
+
+
+def test_a_count_left_open_beside_nested_ones_is_refused() -> None:
+    """UNetMotionModel fills it with 1, whatever the mid block has grown to."""
+    checkpoint = fake(NAMES, per_block=[[2, 2], [1]], mid=None)
+    anatomy = replace(ANATOMY, stacks=(FAMILY,))
+    with pytest.raises(PlanError, match="leaves mid open"):
+        plan_expand(checkpoint, anatomy, ExpandOptions(mode="suffix"))
+    even = [name for name in NAMES if not name.startswith("mid.")] + ["mid.motion.0.blocks.0.out.weight"]
+    even.append("mid.motion.0.blocks.1.out.weight")
+    grown = plan_expand(fake(even, per_block=[2, 2], mid=None), anatomy, ExpandOptions(mode="suffix", blocks=3))
+    assert grown.config_edits == {"per_block": [5, 5]}
+    assert grown.index_map.keys() == {"down.0.motion.0.blocks", "down.0.motion.1.blocks", "mid.motion.0.blocks"}

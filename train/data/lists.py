@@ -58,11 +58,11 @@ def _found(row: Any, folder: Path) -> Found:
         raise DataError(f"names no video: expected one of the columns {', '.join(FILE_COLUMNS)}")
     path = folder / name
     try:
-        if not path.is_file():
-            raise DataError(f"{name}: there is no such file (looked for {path})")
-        nbytes = path.stat().st_size
+        nbytes = path.stat().st_size if path.is_file() else None
     except (OSError, ValueError) as error:  # a name too long, or with a NUL in it
-        raise DataError(f"{name!r:.80}: not a file's name: {error}") from error
+        raise DataError(f"{name!r:.200}: not a file's name: {error}") from error
+    if nbytes is None:
+        raise DataError(f"{name!r:.200}: there is no such file (relative paths begin at {folder})")
     return Found(
         key=Path(name).as_posix(),
         media=Media(path=path, nbytes=nbytes),
@@ -101,7 +101,7 @@ def _csv(text: str, path: Path) -> Iterator[Row]:
         for row in lines:
             yield lines.line_num, row
     except csv.Error as error:
-        raise DataError(f"{path}: line {lines.line_num}: not CSV: {error}") from error
+        raise DataError(f"{path}: not CSV after line {lines.line_num}: {error}") from error
 
 
 READERS: dict[str, Callable[[str, Path], Iterator[Row]]] = {".jsonl": _json_lines, ".csv": _csv, ".json": _json_array}

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from .buckets import Buckets
     from .clip import Clip, ClipSource, Refused
 
-_SIDE = 160
-"""Pixels of a picture's shorter side on a contact sheet."""
+_LEAST, _SIDE = 96, 160
+"""Pixels of a picture's shorter side on a contact sheet, at least (enlarged by whole numbers) and about at most."""
 _GAP, _LINE, _INK, _PAPER = 8, 16, (40, 40, 40), (250, 250, 250)
 
 
@@ -151,6 +151,8 @@ def _sizes(source: ClipSource, buckets: Buckets | None) -> list[tuple[Clip, int,
 def _row(frames: np.ndarray, text: str) -> Image.Image:
     """Pictures side by side, below what they should show."""
     font = ImageFont.load_default(size=_LINE - 3)
+    factor = -(-_LEAST // min(frames.shape[1:3]))
+    frames = frames.repeat(factor, axis=1).repeat(factor, axis=2)
     height, width = frames.shape[1:3]
     full = _GAP + len(frames) * (width + _GAP)
     lines = textwrap.wrap(text, max(8, int((full - 2 * _GAP) / font.getlength("n"))))

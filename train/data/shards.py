@@ -41,7 +41,7 @@ def read_shard(path: Path, key: str) -> Listing:
                     if member.isreg() and stem:
                         samples.setdefault((place.parent / stem).as_posix(), {})["." + suffix.lower()] = member
             except tarfile.ReadError as error:
-                refused.append(Refused(name=key, reason=f"is cut off or damaged after {len(samples)} clips: {error}"))
+                refused.append(Refused(name=key, reason=f"{error}; only what is before that is used"))
     except (tarfile.TarError, OSError) as error:
         raise DataError(f"{key}: not an uncompressed .tar archive: {error}") from error
     found: list[Found] = []
@@ -50,7 +50,8 @@ def read_shard(path: Path, key: str) -> Listing:
         if kind is None:
             continue
         name, video = f"{key}/{stem}{kind}", members[kind]
-        media = Media(path=path, offset=video.offset_data, nbytes=video.size)
+        there = max(path.stat().st_size - video.offset_data, 0)
+        media = Media(path=path, offset=video.offset_data, nbytes=min(video.size, there))
         try:
             caption, long_caption = _captions(path, members)
         except DataError as error:

@@ -1,0 +1,211 @@
+"""A run from end to end, on a tiny grown pipeline and the small world."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_pipelines import save_tiny_wan
+
+from modelgrow.pipelines.verify import verify
+from modelgrow.surgery import (
+    Checkpoint,
+    ExpandOptions,
+    TrainError,
+    execute,
+    open_checkpoint,
+    open_source,
+    plan_expand,
+    prepare,
+)
+from modelgrow.surgery.readback import read_chunks
+from modelgrow.train import checkpoints
+from modelgrow.train.loop import Loop
+from modelgrow.train.run import make_trunk, train
+from modelgrow.train.settings import Settings, read_settings
+from modelgrow.train.setup import set_up
+
+SMALL: dict[str, Any] = {
+    "data": "shapes:2-3:8",
+    "num_frames": 5,
+    "height": 32,
+    "width": 32,
+    "steps": 6,
+    "batch_size": 2,
+    "learning_rate": 1e-2,
+    "warmup_steps": 1,
+    "tracker": "none",
+    "alarm_after": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("grown")
+    base = save_tiny_wan(folder / "base")
+    options = ExpandOptions(mode="suffix", blocks=1)
+    job = prepare(open_source(str(base)), lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, options))
+    return execute(job, folder / "grown")
+
+
+def settings(model: Path, output: Path, **changes: Any) -> Settings:
+    return read_settings(None, {**SMALL, "model": str(model), "output": str(output), **changes})
+
+
+def data(checkpoint: Checkpoint, name: str) -> bytes:
+    return b"".join(read_chunks(checkpoint.tensors[name]))
+
+
+def bytes_of(model: Path) -> dict[str, bytes]:
+    checkpoint = open_checkpoint(model / "transformer")
+    return {name: data(checkpoint, name) for name in checkpoint.tensors}
+
+
+def test_only_what_is_new_changes_and_the_loss_falls(grown: Path, tmp_path: Path) -> None:
+    losses: list[float] = []
+    result = train(
+        settings(grown, tmp_path / "run", steps=30, data="shapes:2-3:4", batch_size=4, caption_dropout=0.0),
+        report=lambda progress: losses.append(progress.loss),
+    )
+    assert losses[-1] < 0.9 * losses[0]
+    before, after = bytes_of(grown), bytes_of(result.model)
+    record = open_checkpoint(result.model / "transformer").record
+    assert record is not None
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed
+    assert changed <= set(record.new)
+    assert set(record.zeroed) <= changed
+    assert [step.operation for step in record.steps] == ["expand", "train"]
+    assert record.steps[-1].options["steps"] == 30
+    assert result.changed is not None
+    assert result.changed.noise == 0.0
+
+
+def test_step_0_is_the_base_to_the_bit(grown: Path, tmp_path: Path) -> None:
+    one = Loop(run=set_up(settings(grown, tmp_path / "grown"), lambda _: None), report=lambda _: None)
+    other = set_up(settings(grown.parent / "base", tmp_path / "base", train="all"), lambda _: None)
+    two = Loop(run=other, report=lambda _: None)
+    batch = one.batch(0)
+    with torch.no_grad():
+        assert torch.equal(one.predict(batch), two.predict(batch))
+        noise = torch.zeros_like(batch.noise)
+        assert not torch.equal(one.predict(batch), one.predict(type(batch)(**{**vars(batch), "noise": noise})))
+
+
+def test_the_result_is_a_pipeline_that_is_no_longer_the_base(grown: Path, tmp_path: Path) -> None:
+    from modelgrow.pipelines.generate import GenerateOptions, generate
+    from modelgrow.pipelines.load import load_pipeline
+
+    result = train(settings(grown, tmp_path / "run", ema_decay=0.5, train="all"))
+    options = GenerateOptions(
+        prompt="a red circle", num_frames=5, height=32, width=32, num_inference_steps=2, guidance_scale=1.0
+    )
+    clips = [generate(load_pipeline(folder, device="cpu"), options) for folder in (grown, result.model)]
+    assert clips[0].settings["frames_sha256"] != clips[1].settings["frames_sha256"]
+    assert not verify(result.model, grown, draws=1).is_identical
+
+
+def test_lora_leaves_the_model_alone(grown: Path, tmp_path: Path) -> None:
+    from diffusers import WanPipeline
+
+    result = train(settings(grown, tmp_path / "run", train="lora", lora_rank=2))
+    pipeline: Any = WanPipeline.from_pretrained(grown, dtype=torch.float32)
+    pipeline.load_lora_weights(result.model)
+    assert pipeline.get_active_adapters()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"learning_rate": 1e-30}, "still answers as before"),
+        ({"learning_rate": 1e30, "max_grad_norm": 1e30}, "lower the learning rate"),
+        ({"component": "unet"}, "has no component 'unet'"),
+    ],
+)
+def test_runs_that_are_none(grown: Path, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(TrainError, match=message):
+        train(settings(grown, tmp_path / "run", **changes))
+
+
+def test_a_model_that_has_not_grown(grown: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainError, match="nothing in it has grown"):
+        train(settings(grown.parent / "base", tmp_path / "run"))
+
+
+def test_other_settings_do_not_go_on_with_a_run(grown: Path, tmp_path: Path) -> None:
+    train(settings(grown, tmp_path / "run", steps=2))
+    with pytest.raises(TrainError, match=r"steps = 2; steps = 3"):
+        train(settings(grown, tmp_path / "run", steps=3))
+
+
+def test_the_cached_trunk_is_the_trunk(grown: Path, tmp_path: Path) -> None:
+    """The same draws with and without it: as near as bfloat16 is, and the trunk's blocks are not run."""
+    loop = Loop(run=set_up(settings(grown, tmp_path / "run", cache_trunk=2), lambda _: None), report=lambda _: None)
+    trunk = make_trunk(loop, lambda _: None)
+    batch, streams = trunk.sample(loop.batch(0), 0)
+    loop.trunk = trunk
+    calls: list[int] = []
+    handle = loop.run.model.blocks[0].register_forward_hook(lambda *_: calls.append(1))
+    with torch.no_grad():
+        fast = loop.loss(loop.batch(0), 0)
+        assert calls == []
+        loop.trunk = None
+        exact = loop._error(batch)
+    handle.remove()
+    assert calls == [1]
+    assert streams[0].dtype == torch.bfloat16
+    torch.testing.assert_close(fast, exact, rtol=2e-2, atol=0)
+    assert len(loop.run.model.blocks) == 3
+
+
+def test_training_with_the_cached_trunk(grown: Path, tmp_path: Path) -> None:
+    result = train(settings(grown, tmp_path / "run", cache_trunk=2))
+    assert result.changed is not None
+    assert result.changed.moved > 0
+    with pytest.raises(TrainError, match="cache_trunk needs a model grown by suffix"):
+        train(settings(grown, tmp_path / "all", cache_trunk=2, train="all"))
+
+
+SCRIPT = """
+import sys, time
+from modelgrow.train.run import train
+from modelgrow.train.settings import read_settings
+from pathlib import Path
+pause = float(sys.argv[2])
+train(read_settings(Path(sys.argv[1]), {}), report=lambda progress: time.sleep(pause))
+"""
+
+
+def test_a_killed_run_goes_on_bit_for_bit(grown: Path, tmp_path: Path) -> None:
+    chosen = {"steps": 9, "save_every": 2, "ema_decay": 0.9, "schedule": "cosine"}
+    whole = train(settings(grown, tmp_path / "whole", **chosen))
+    again = settings(grown, tmp_path / "killed", **chosen)
+    (tmp_path / "run.toml").write_text(again.to_toml())
+    process = subprocess.Popen([sys.executable, "-P", "-c", SCRIPT, str(tmp_path / "run.toml"), "0.3"])
+    folder = tmp_path / "killed" / "checkpoints"
+    deadline = time.monotonic() + 120
+    while len(checkpoints.all_of(folder)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "killed" / "model").exists()
+    stopped = checkpoints.all_of(folder)[-1].name
+    assert "step-00000002" <= stopped < "step-00000009"
+    resumed = train(again)
+    assert bytes_of(resumed.model) == bytes_of(whole.model)
+    assert bytes_of(resumed.model) != bytes_of(grown)
+
+
+def test_previews(grown: Path, tmp_path: Path) -> None:
+    train(settings(grown, tmp_path / "run", steps=2, preview_every=2, previews=("a red circle",)))
+    assert {path.name for path in (tmp_path / "run" / "previews").iterdir()} >= {
+        "step-00000002-0.mp4",
+        "step-00000002.png",
+    }
