@@ -5,12 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from _typeshed import WriteableBuffer
 
 _SAMPLE = 4096
 
@@ -63,7 +61,7 @@ class _Part(io.RawIOBase):
     def tell(self) -> int:
         return self._position
 
-    def readinto(self, buffer: WriteableBuffer) -> int:
+    def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer).cast("B")
         count = max(0, min(len(view), self._media.nbytes - self._position))
         self._file.seek(self._media.offset + self._position)

@@ -1,0 +1,50 @@
+"""Tensors in files: a row read is the row written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from modelgrow.train.data.encode import to_pixels
+from modelgrow.train.data.stored import Stored, without_zeros, write
+
+
+def test_pixels_by_hand() -> None:
+    frames = torch.tensor([0, 127, 255, 51, 204, 102], dtype=torch.uint8).view(1, 1, 2, 3)
+    assert torch.equal(
+        to_pixels(frames.numpy()),
+        (torch.tensor([[0.0, 51], [127, 204], [255, 102]]) / 127.5 - 1).view(3, 1, 1, 2),
+    )
+
+
+def test_zeros_at_the_end_cost_nothing_and_come_back(tmp_path: Path) -> None:
+    states = torch.zeros(2, 512, 4, dtype=torch.bfloat16)
+    states[0, :3] = 1
+    states[1, 5, 2] = -0.0
+    tensors = {
+        "states": states,
+        "mask": (states != 0)[..., 0],
+        "count": torch.tensor([3, 1]),
+        "zeros": torch.zeros(2, 9),
+        "full": torch.ones(2, 9, dtype=torch.float16),
+    }
+    assert {name: tuple(without_zeros(tensor).shape) for name, tensor in tensors.items()} == {
+        "states": (2, 6, 4),
+        "mask": (2, 3),
+        "count": (2,),
+        "zeros": (2, 1),
+        "full": (2, 9),
+    }
+    path = tmp_path / "a.safetensors"
+    write(path, tensors, {"a": [1]})
+    assert path.stat().st_size < 1000 < states.nbytes
+    stored = Stored(path)
+    assert stored.about == {"a": [1]}
+    for name, tensor in tensors.items():
+        assert stored.shape(name) == tuple(tensor.shape[1:])
+        for row in range(2):
+            found = stored.row(name, row)
+            assert found.dtype == tensor.dtype
+            assert torch.equal(found.signbit(), tensor[row].signbit())
+            assert torch.equal(found, tensor[row])
