@@ -50,7 +50,8 @@ def load_growth(model: M, growth: str | Path, *, component: str | None = None) -
     """
     packed = read_packed(_locate(growth))
     if not hasattr(model, "register_modules"):
-        return _grow(model, _only(packed, component), packed, type(model).__name__)
+        alone: M = _grow(model, _only(packed, component), packed, type(model).__name__)
+        return alone
     pipeline: Any = model
     parts = _parts(pipeline, packed, component)
     grown = {name: _grow(getattr(pipeline, name), part, packed, name, pipeline) for name, part in parts.items()}
@@ -79,7 +80,7 @@ def _locate(growth: str | Path) -> Path:
 def _only(packed: Packed, component: str | None) -> PackedComponent:
     if component is None and len(packed.components) == 1:
         return next(iter(packed.components.values()))
-    if component not in packed.components:
+    if component is None or component not in packed.components:
         raise SourceError(
             f"{packed.path}: holds {', '.join(packed.components) or 'a model by itself'}; say which with component="
         )
@@ -174,7 +175,7 @@ def _read(tensor: Tensor, name: str) -> torch.Tensor:
     data = torch.empty(tensor.nbytes, dtype=torch.uint8)
     with tensor.file.open("rb", buffering=0) as file:
         file.seek(tensor.offset)
-        view = memoryview(data.numpy())
+        view = memoryview(data.numpy())  # type: ignore[arg-type]
         while view:
             count = file.readinto(view)
             if not count:
@@ -219,8 +220,12 @@ def _carry_settings(model: Any, grown: Any, places: Mapping[str, str]) -> None:
     grown.train(model.training)
     if getattr(model, "is_gradient_checkpointing", False):
         grown.enable_gradient_checkpointing()
-    backends = {getattr(getattr(m, "processor", None), "_attention_backend", None) for m in model.modules()} - {None}
-    for module in grown.modules() if len(backends) == 1 else ():
-        processor = getattr(module, "processor", None)
-        if hasattr(processor, "_attention_backend"):
-            processor._attention_backend = next(iter(backends))
+    backends = {processor._attention_backend for processor in _processors(model)}
+    for processor in _processors(grown) if len(backends) == 1 else ():
+        processor._attention_backend = next(iter(backends))
+
+
+def _processors(model: Any) -> list[Any]:
+    """What `set_attention_backend` sets."""
+    found: list[Any] = [getattr(module, "processor", None) for module in model.modules()]
+    return [processor for processor in found if hasattr(processor, "_attention_backend")]

@@ -65,7 +65,7 @@ def remap_for(keys: Iterable[str], models: Mapping[str, Grown]) -> dict[str, str
 
 def _move_for(key: str, models: Mapping[str, Grown]) -> str:
     component = component_of(key)
-    if component in models:
+    if component is not None and component in models:
         return move(key, models[component])
     if component is not None and "" not in models:
         return key

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from architectures import ARCHITECTURES
 from diffusers import DiffusionPipeline, WanTransformer3DModel
+from growths import grow, pack
 from models import build, save
 
 from modelgrow.pipelines import load_growth
@@ -18,25 +20,13 @@ from modelgrow.pipelines.models import align
 from modelgrow.pipelines.probes import random_inputs, run_model
 from modelgrow.surgery import (
     CheckpointError,
-    ExpandOptions,
     SourceError,
-    execute,
     open_checkpoint,
-    open_source,
-    plan_expand,
-    prepare,
 )
-from modelgrow.surgery.pack import prepare_pack, write_pack
 
 Pipeline: Any = DiffusionPipeline
 WAN = next(row for row in ARCHITECTURES if row.class_name == "WanTransformer3DModel")
 COGVIDEOX = next(row for row in ARCHITECTURES if row.class_name == "CogVideoXTransformer3DModel")
-
-
-def grow(base: Path, output: Path, **options: Any) -> Path:
-    chosen = ExpandOptions(**options)
-    job = prepare(open_source(str(base)), lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, chosen))
-    return execute(job, output)
 
 
 def train(folder: Path) -> None:
@@ -50,11 +40,6 @@ def train(folder: Path) -> None:
         with tensor.file.open("r+b") as file:
             file.seek(tensor.offset)
             file.write(values.contiguous().view(torch.uint8).numpy().tobytes())
-
-
-def pack(grown: Path, output: Path) -> Path:
-    write_pack(prepare_pack(open_source(str(grown))), output)
-    return output
 
 
 def load(folder: Path, dtype: torch.dtype | None = None) -> Any:
@@ -143,9 +128,9 @@ def test_model_by_itself(tmp_path: Path, row: Any, dtype: torch.dtype) -> None:
     first = grow(base, tmp_path / "first", mode="prefix", blocks=1)
     second = grow(first, tmp_path / "second", mode="suffix", blocks=2)
     train(second)
-    growth = pack(second, tmp_path / "growth")
+    pack(second, tmp_path / "growth")
     model = build(row.class_name, row.tiny, dtype=dtype)
-    found = load_growth(model, growth)
+    found = load_growth(model, tmp_path / "growth")
     assert found is not model
     expected = type(model).from_pretrained(second, torch_dtype=dtype)
     state = expected.state_dict()
@@ -154,6 +139,37 @@ def test_model_by_itself(tmp_path: Path, row: Any, dtype: torch.dtype) -> None:
     for a, b in zip(outputs(found, dtype), outputs(expected.to(dtype), dtype), strict=True):
         assert torch.equal(a, b)
     assert not any(torch.equal(a, b) for a, b in zip(outputs(found, dtype), outputs(model, dtype), strict=True))
+
+
+def test_two_transformers(tiny_pipeline: Path, tmp_path: Path) -> None:
+    """As in Wan 2.2: one for the noisy steps, one for the others, each with its own growth."""
+    base = load(tiny_pipeline)
+    base.register_modules(transformer_2=build("WanTransformer3DModel", dict(base.transformer.config), seed=5))
+    base.register_to_config(boundary_ratio=0.5)
+    base.save_pretrained(tmp_path / "base")
+    folder = grow(tmp_path / "base", tmp_path / "grown", mode="suffix", blocks=1)
+    train(folder / "transformer")
+    train(folder / "transformer_2")
+    pack(folder, tmp_path / "growth")
+    pack(folder, tmp_path / "one", components=["transformer_2"])
+    expected = clip(load(folder))
+    pipeline = load(tmp_path / "base")
+    assert not torch.equal(clip(pipeline), expected)
+    load_growth(pipeline, tmp_path / "one")
+    assert [pipeline.transformer.config.num_layers, pipeline.transformer_2.config.num_layers] == [2, 3]
+    assert not torch.equal(clip(pipeline), expected)
+    load_growth(pipeline, tmp_path / "growth", component="transformer")
+    assert torch.equal(clip(pipeline), expected)
+    model = load_growth(load(tmp_path / "base").transformer, tmp_path / "growth", component="transformer")
+    assert torch.equal(model.proj_out.weight, pipeline.transformer.proj_out.weight)
+    with pytest.raises(SourceError, match="holds transformer, transformer_2; say which with component="):
+        load_growth(load(tmp_path / "base").transformer, tmp_path / "growth")
+    alone = grow(tmp_path / "base" / "transformer_2", tmp_path / "alone", mode="suffix", blocks=1)
+    pack(alone, tmp_path / "lone")
+    with pytest.raises(SourceError, match="Say which with component="):
+        load_growth(load(tmp_path / "base"), tmp_path / "lone")
+    both = load_growth(load(tmp_path / "base"), tmp_path / "lone", component="transformer_2")
+    assert [both.transformer.config.num_layers, both.transformer_2.config.num_layers] == [2, 3]
 
 
 class TestRefused:
@@ -205,12 +221,13 @@ class TestRefused:
         from diffusers.hooks import apply_layerwise_casting
         from peft import LoraConfig
 
-        for install, message in (
+        installs: list[tuple[Callable[[Any], Any], str]] = [
             (lambda m: m.add_adapter(LoraConfig(r=2, target_modules=["to_q"])), "carrying a LoRA"),
             (lambda m: apply_layerwise_casting(m, torch.float16, torch.float32), "cast layer by layer"),
             (lambda m: m.compile(backend="eager"), "compiled"),
             (lambda m: m.to("meta"), "without weights"),
-        ):
+        ]
+        for install, message in installs:
             pipeline = load(tiny_pipeline)
             install(pipeline.transformer)
             with pytest.raises(CheckpointError, match=message):

@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 import torch
 from diffusers import DiffusionPipeline
+from growths import grow, pack
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
 from modelgrow.pipelines import load_growth, load_lora
 from modelgrow.pipelines.models import align
-from modelgrow.surgery import CheckpointError, ExpandOptions, execute, open_source, plan_expand, prepare
+from modelgrow.surgery import CheckpointError, open_source
 from modelgrow.surgery.lora import grown_models, prepare_remap, write_remapped
-from modelgrow.surgery.pack import prepare_pack, write_pack
 
 Pipeline: Any = DiffusionPipeline
 NAME = "pytorch_lora_weights.safetensors"
@@ -51,9 +51,7 @@ def clip(pipeline: Any) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def grown(tiny_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    options = ExpandOptions(mode="insert")
-    job = prepare(open_source(str(tiny_pipeline)), lambda checkpoint, known: plan_expand(checkpoint, known, options))
-    return execute(job, tmp_path_factory.mktemp("lora") / "grown")
+    return grow(tiny_pipeline, tmp_path_factory.mktemp("lora") / "grown")
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +115,7 @@ def test_load_lora(grown: Path, lora: Path, expected: torch.Tensor) -> None:
 def test_load_lora_after_load_growth(
     tiny_pipeline: Path, grown: Path, lora: Path, expected: torch.Tensor, tmp_path: Path
 ) -> None:
-    write_pack(prepare_pack(open_source(str(grown))), tmp_path / "growth")
+    pack(grown, tmp_path / "growth")
     pipeline = load_growth(load(tiny_pipeline), tmp_path / "growth")
     load_lora(pipeline, lora, weight_name=NAME)
     assert torch.equal(clip(pipeline), expected)

@@ -11,17 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from growths import grow, overwrite
 
 from modelgrow.surgery import (
     CheckpointError,
-    ExpandOptions,
     PlanError,
     SourceError,
     execute,
     open_checkpoint,
     open_source,
-    plan_expand,
-    prepare,
 )
 from modelgrow.surgery.apply import read_chunks
 from modelgrow.surgery.header import read_header, write_header
@@ -32,12 +30,6 @@ from modelgrow.surgery.undo import take_back
 
 Maker = Callable[..., Path]
 Held = dict[str, tuple[str, tuple[int, ...], bytes]]
-
-
-def grow(folder: Path, output: Path, *, mode: str = "insert", **options: Any) -> Path:
-    chosen = ExpandOptions(mode=mode, **options)
-    job = prepare(open_source(str(folder)), lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, chosen))
-    return execute(job, output)
 
 
 def shrink(folder: Path, output: Path, **options: Any) -> Path:
@@ -99,10 +91,7 @@ def test_what_was_trained_since_stays(make_ltx: Maker, tmp_path: Path) -> None:
     grown = grow(base, tmp_path / "grown", mode="suffix", blocks=1)
     job = prepare_shrink(open_source(str(grown)))
     assert not any("changed since" in note for note in job.plans[""].notes)
-    tensor = open_checkpoint(grown).tensors["transformer_blocks.1.attn1.to_q.weight"]
-    with tensor.file.open("r+b") as file:
-        file.seek(tensor.offset)
-        file.write(b"\x01\x02")
+    overwrite(grown, "transformer_blocks.1.attn1.to_q.weight", b"\x01\x02")
     job = prepare_shrink(open_source(str(grown)))
     assert any("changed since" in note for note in job.plans[""].notes)
     again = held(execute(job, tmp_path / "again"))
