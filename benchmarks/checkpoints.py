@@ -84,7 +84,7 @@ def _write(folder: Path, stem: str, shapes: Shapes) -> None:
     folder.mkdir(parents=True)
     total = sum(map(_size, shapes.values()))
     groups = list(_in_shards(dict(sorted(shapes.items())), total / NUM_SHARDS))
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for i, group in enumerate(groups, 1):
         name = f"{stem}-{i:05d}-of-{len(groups):05d}.safetensors"
         entries = {key: ("BF16", shape, _size(shape)) for key, shape in group.items()}

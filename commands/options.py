@@ -48,7 +48,7 @@ AnatomyFiles = Annotated[
 ]
 Link = Annotated[
     bool,
-    typer.Option("--link", help="Hard links instead of copies of files that stay as they are: an edit reaches both."),
+    typer.Option("--link", help="Hard links to large files that stay as they are, not copies: an edit reaches both."),
 ]
 Checksum = Annotated[bool, typer.Option("--checksum", help="Also write checksums.sha256, for sha256sum -c.")]
 Workers = Annotated[

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _MAX_SPAN = 256 << 20
 _MIN_SPAN = 16 << 20
+_LINK_FROM = 1 << 20
+"""Bytes. Smaller files are the ones that people edit in place (configs, cards), and cost nothing to copy."""
 _NO_LINK = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
@@ -45,7 +47,7 @@ def carry(source: Path, target: Path) -> FileWork:
     except OSError as error:
         raise CheckpointError(f"{source}: can't be read: {error.strerror}") from error
     whole = Segment(position=0, nbytes=size, source=source, name=source.name)
-    return FileWork(path=target, segments=(whole,) if size else (), may_link=True)
+    return FileWork(path=target, segments=(whole,) if size else (), may_link=size >= _LINK_FROM)
 
 
 def default_workers() -> int:
