@@ -114,7 +114,7 @@ def execute(
         overwrite: Replace it if it exists.
         progress: Told the bytes written and compared, `job.work_bytes` in all.
         workers: Threads that move bytes; one per processor, and 4 at most, if None.
-        link: Make hard links of files that do not change, instead of copies, where the disk lets us. An edit
+        link: Make hard links of large files that do not change, instead of copies, where the disk lets us. An edit
             in place of such a file reaches the input.
         checksum: Write `checksums.sha256`, which sha256sum(1) checks, with every file of the output.
 

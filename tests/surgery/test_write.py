@@ -307,7 +307,8 @@ class TestFullDisk:
         ("name", "nth"),
         [
             *((name, nth) for name in ("open", "ftruncate", "copy_file_range", "fsync", "mkdir") for nth in (1, 3)),
-            *((name, 3) for name in ("sendfile", "pwrite", "preadv", "link")),
+            *((name, 3) for name in ("sendfile", "pwrite", "preadv")),
+            ("link", 2),
             ("rename", 1),
         ],
     )
