@@ -84,7 +84,7 @@ def check_link(path: Path, folder: Path) -> None:
     Raises:
         CheckpointError: Out of `folder` and of the Hub cache that it belongs to, or nowhere.
     """
-    if not path.is_symlink():
+    if not os.path.islink(path):
         return
     try:
         target, home = path.resolve(strict=True), folder.resolve(strict=True)

@@ -45,7 +45,9 @@ def read_shards(index_path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         metadata.update(header.metadata)
     missing = next((key for key in weight_map if key not in tensors), None)
     if missing is not None:
-        raise CheckpointError(f"{index_path}: {missing!r:.200} should be in {weight_map[missing]}, and is not there")
+        raise CheckpointError(
+            f"{index_path}: {missing!r:.200} should be in {weight_map[missing]:.200}, and is not there"
+        )
     return tensors, metadata
 
 
@@ -89,4 +91,4 @@ def _check_shard(header: Header, name: str, weight_map: Mapping[str, str], index
         if key not in weight_map:
             raise CheckpointError(f"{index_path}: {name} holds {key!r:.200}, which the index does not list")
         if weight_map[key] != name:
-            raise CheckpointError(f"{index_path}: {key!r:.200} is in {name}, the index says {weight_map[key]}")
+            raise CheckpointError(f"{index_path}: {key!r:.200} is in {name}, the index says {weight_map[key]:.200}")

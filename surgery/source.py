@@ -149,7 +149,7 @@ def _component_folder(path: Path, name: str) -> Path:
     if not name.isidentifier():
         raise CheckpointError(f"{path / PIPELINE_NAME}: {name!r:.100} is no name for a component's folder")
     folder = path / name
-    if folder.is_symlink():
+    if os.path.islink(folder):
         raise CheckpointError(
             f"{folder}: a component must be a folder, and this is a link to one. Put a copy in its place "
             "(cp -r --reflink=auto), or grow the component's own folder"
