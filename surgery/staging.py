@@ -86,6 +86,8 @@ def check_output(output: Path, *, inputs: Sequence[Path], overwrite: bool) -> No
 def _make_parents(folder: Path) -> list[Path]:
     missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     folder.mkdir(parents=True, exist_ok=True)
+    for parent in missing:
+        sync_folder(parent.parent)
     return missing
 
 
