@@ -106,12 +106,6 @@ def _parts(pipeline: Any, packed: Packed, component: str | None) -> dict[str, Pa
 
 
 def _grow(model: Any, part: PackedComponent, packed: Packed, where: str, pipeline: Any = None) -> Any:
-    expected = part.record.base
-    if type(model).__name__ != expected.class_name:
-        raise SourceError(
-            f"{packed.path}: was grown from {expected.name}, a {expected.class_name}; {where} is a "
-            f"{type(model).__name__}"
-        )
     check_ready(model, where, pipeline)
     state: dict[str, torch.Tensor] = model.state_dict()
     kept = {name: tensor for name, tensor in state.items() if _stays(name, part)}
@@ -129,7 +123,10 @@ def _fit(
 ) -> dict[str, str]:
     """The grown model's tensors that are the base's -> what they are called there. Raises `SourceError`."""
     base = part.record.base
-    wrong = f"{packed.path}: was grown from {base.name}, and {where} is another model: "
+    wrong = (
+        f"{packed.path}: was grown from {base.name}, a {base.class_name}, and {where}, a {type(model).__name__}, "
+        "is another model: "
+    )
     extra = [name for name, _ in model.named_parameters() if name not in state]
     if extra:
         raise SourceError(f"{wrong}that one has no {extra[0]!r}")
@@ -148,7 +145,8 @@ def _fit(
 def _build(model: Any, state: Mapping[str, torch.Tensor], names: Mapping[str, str], part: PackedComponent) -> Any:
     from accelerate import init_empty_weights
 
-    cls = type(model) if type(model).__name__ == part.class_name else model_class(part.class_name)
+    # Not by name alone: an old config may call a class as it was called once, and diffusers knows which is meant.
+    cls = type(model) if part.class_name == part.record.base.class_name else model_class(part.class_name)
     with init_empty_weights(include_buffers=False):
         grown = cls.from_config(dict(part.config))
     kinds = {_kind(name): tensor for name, tensor in state.items()}
