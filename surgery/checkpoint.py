@@ -37,6 +37,7 @@ class Checkpoint:
     path: Path
     tensors: Mapping[str, Tensor]
     config: Mapping[str, Any]
+    """config.json; empty where there is none, and then nobody knows the architecture."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     record: Record | None = None
 
@@ -114,15 +115,12 @@ def _is_weights(name: str) -> bool:
 
 def _read_config(named: Path | None, weights: Path) -> dict[str, Any]:
     path = named or weights.parent / CONFIG_NAME
-    if not os.path.lexists(path):
-        raise SourceError(
-            f"{path}: no such file"
-            if named
-            else f"{weights}: there is no {CONFIG_NAME} beside it, so its architecture is unknown. "
-            f"Put the model's {CONFIG_NAME} there, or name it with --config"
-        )
     if named is None:
+        if not os.path.lexists(path):
+            return {}
         check_link(path, path.parent)
+    elif not os.path.lexists(path):
+        raise SourceError(f"{path}: no such file; --config names the config.json of the weights")
     config = strict_json.read_object(path)
     class_name, architectures = config.get("_class_name"), config.get("architectures")
     if class_name is not None and not isinstance(class_name, str):

@@ -65,7 +65,8 @@ def open_source(
     if not os.path.isdir(path) or not os.path.lexists(index_path):
         _refuse_cache_root(path)
         checkpoint = open_checkpoint(path, config=config, variant=variant)
-        component = Component(name="", class_name=checkpoint.class_name or "unknown", checkpoint=checkpoint)
+        unknown = "unknown" if checkpoint.config else f"unknown (no {CONFIG_NAME})"
+        component = Component(name="", class_name=checkpoint.class_name or unknown, checkpoint=checkpoint)
         return Source(name=name, path=path, components=(component,))
     check_link(index_path, path)
     index = strict_json.read_object(index_path)
@@ -170,6 +171,12 @@ def choose(source: Source, names: Sequence[str], growable: Collection[str]) -> d
     candidates = [by_name[name] for name in names] if names else list(source.components)
     chosen = {c.name: c.checkpoint for c in candidates if c.checkpoint is not None and c.class_name in growable}
     if not chosen or (names and len(chosen) < len(candidates)):
+        for c in candidates:
+            if c.checkpoint is not None and not c.checkpoint.config:
+                raise SourceError(
+                    f"{c.checkpoint.path}: there is no {CONFIG_NAME} beside it, so its architecture is unknown. "
+                    f"Put the model's {CONFIG_NAME} there, or name it with --config"
+                )
         what = ", ".join(f"{c.name or 'it'} is {c.class_name}" for c in candidates if c.name not in chosen)
         raise SourceError(
             f"{source.name}: nothing here that can grow ({what or 'no weights'}). "

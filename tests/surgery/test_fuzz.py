@@ -83,7 +83,8 @@ GOOD: dict[str, Any] = {
 def encode(name: str, value: Any) -> bytes:
     if name in SHARDS:
         return pack(value, 12 * len(PARTS[SHARDS.index(name)]))
-    return json.dumps(value).encode("utf-8", "surrogatepass")
+    text: str = json.dumps(value)
+    return text.encode("utf-8", "surrogatepass")
 
 
 TEXTS = st.sampled_from(
@@ -193,7 +194,10 @@ def grow(folder: Path, output: Path) -> None:
     before, after = (report.components[0] for report in (inspect(source), inspect(grown)))
     assert after.stacks[0].depth == 2 * before.stacks[0].depth
     back = execute(prepare_shrink(grown), output.with_name("back"))
-    assert dict(open_source(str(back)).components[0].checkpoint.config) == dict(source.components[0].checkpoint.config)
+    for one, other in zip(source.components, open_source(str(back)).components, strict=True):
+        assert one.checkpoint is not None
+        assert other.checkpoint is not None
+        assert dict(one.checkpoint.config) == dict(other.checkpoint.config)
 
 
 def check(files: Files) -> str:

@@ -85,6 +85,16 @@ class TestArguments:
     def test_a_folder_called_like_a_file(self, make_ltx: Maker) -> None:
         assert len(open_source(str(make_ltx("base.safetensors"))).components) == 1
 
+    def test_without_a_config_it_can_be_looked_at_and_not_grown(self, make_ltx: Maker) -> None:
+        folder = make_ltx()
+        (folder / "config.json").rename(folder / "other.json")
+        (report,) = inspect(open_source(str(folder))).components
+        assert (report.class_name, report.growable) == ("unknown (no config.json)", False)
+        with pytest.raises(SourceError, match="so its architecture is unknown"):
+            job_of(folder)
+        config = folder / "other.json"
+        assert inspect(open_source(str(folder), config=config)).components[0].growable
+
     def test_names(self, make_ltx: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         folder = make_ltx("v1.5")
         (tmp_path / "link").symlink_to("v1.5")
