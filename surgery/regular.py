@@ -37,17 +37,17 @@ def open_regular(path: Path) -> Iterator[tuple[int, int]]:
         _check_kind(path, os.stat(path).st_mode)
         # Should it become a pipe at this moment, O_NONBLOCK does not wait for somebody to write to it.
         number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
+    except GrowError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise _unreadable(path, error) from error
-    except ValueError as error:
-        raise CheckpointError(f"{path}: can't be read: {error}") from error
     try:
         status = os.fstat(number)
         _check_kind(path, status.st_mode)
         yield number, status.st_size
+    except GrowError:
+        raise
     except OSError as error:
-        if isinstance(error, GrowError):
-            raise
         raise _unreadable(path, error) from error
     finally:
         os.close(number)
@@ -109,5 +109,5 @@ def _check_kind(path: Path, mode: int) -> None:
         raise CheckpointError(f"{path}: not a regular file but {kind}. Remove it, or name the right file")
 
 
-def _unreadable(path: Path, error: OSError) -> CheckpointError:
-    return CheckpointError(f"{path}: can't be read: {error.strerror or error}")
+def _unreadable(path: Path, error: OSError | ValueError) -> CheckpointError:
+    return CheckpointError(f"{path}: can't be read: {getattr(error, 'strerror', None) or error}")

@@ -136,5 +136,7 @@ class Scanner:
 
     def _error(self, what: str) -> CheckpointError:
         found = self._data[self._position : self._position + 20]
+        if self._data.startswith(codecs.BOM_UTF8):
+            what = "it begins with a byte order mark. Save it as UTF-8 without one"
         there = repr(found)[1:] if found else "the end"
         return CheckpointError(f"{self._where}: not valid JSON: {what}, found {there} at byte {self._position}")
