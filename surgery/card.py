@@ -26,6 +26,7 @@ def model_card(
     packed: Mapping[str, tuple[str, ...]],
     *,
     base_model: str | None = None,
+    file_name: str = "growth.safetensors",
 ) -> str:
     """The text of README.md.
 
@@ -35,6 +36,7 @@ def model_card(
         packed: Per component: the tensors that the growth holds.
         base_model: The base's Hub id; what growth.json calls the base if None. Only what looks like a Hub id
             goes into the front matter.
+        file_name: What the growth is called.
     """
     records = {name: checkpoint.record for name, checkpoint in checkpoints.items() if checkpoint.record}
     base = base_model or next(iter(records.values())).base.name
@@ -42,7 +44,7 @@ def model_card(
     lines += [f"A growth of `{base}`: what was added to it, and not the model itself. It needs the base.", ""]
     for name, record in records.items():
         lines += _section(name, checkpoints[name], record, packed[name])
-    return "\n".join([*lines, *_usage(base, is_pipeline=source.pipeline is not None)]) + "\n"
+    return "\n".join([*lines, *_usage(base, file_name, is_pipeline=source.pipeline is not None)]) + "\n"
 
 
 def task_of(class_name: str, pipeline: str | None) -> str | None:
@@ -96,7 +98,7 @@ def _plain(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _usage(base: str, *, is_pipeline: bool) -> list[str]:
+def _usage(base: str, file_name: str, *, is_pipeline: bool) -> list[str]:
     what = "pipeline" if is_pipeline else "model"
     loader = "DiffusionPipeline" if is_pipeline else "AutoModel"
     return [
@@ -107,13 +109,13 @@ def _usage(base: str, *, is_pipeline: bool) -> list[str]:
         "from modelgrow.pipelines import load_growth",
         "",
         f"{what} = {loader}.from_pretrained({json.dumps(base)})",
-        f'{what} = load_growth({what}, "growth.safetensors")',
+        f"{what} = load_growth({what}, {json.dumps(file_name)})",
         "```",
         "",
         "Or as a folder that diffusers loads by itself:",
         "",
         "```sh",
-        f"grow apply growth.safetensors --base {base} -o grown",
+        f"grow apply {file_name} --base {base} -o grown",
         "```",
         "",
         "The license of the base holds for what was copied from it; state yours in the front matter.",

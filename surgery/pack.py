@@ -49,7 +49,11 @@ class Packing:
     file: OutputFile
     tensors: Mapping[str, Tensor]
     """Where they lie, by their names in the growth."""
-    card: str
+    base_model: str | None = None
+
+    def card(self, file_name: str = GROWTH_NAME) -> str:
+        """The model card, for a growth of that name."""
+        return model_card(self.source, self.checkpoints, self.packed, base_model=self.base_model, file_name=file_name)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -100,8 +104,9 @@ def prepare_pack(
         for key, tensor in tensors.items()
     ]
     file = output_file(GROWTH_NAME, contents, {"format": "pt", KEY: metadata}, tensors)
-    card = model_card(source, checkpoints, packed, base_model=base_model)
-    return Packing(source=source, checkpoints=checkpoints, packed=packed, file=file, tensors=tensors, card=card)
+    return Packing(
+        source=source, checkpoints=checkpoints, packed=packed, file=file, tensors=tensors, base_model=base_model
+    )
 
 
 def write_pack(
@@ -135,11 +140,11 @@ def write_pack(
         card = output.parent / CARD_NAME
         if card.exists() or card.is_symlink():
             return (output,)
-        write_text(card, packing.card)
+        write_text(card, packing.card(output.name))
         return output, card
     with staged(output, **options) as work:
         write_tensors(work / GROWTH_NAME, packing.file, packing.tensors, report)
-        write_text(work / CARD_NAME, packing.card)
+        write_text(work / CARD_NAME, packing.card())
     return output / GROWTH_NAME, output / CARD_NAME
 
 

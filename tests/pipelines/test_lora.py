@@ -8,16 +8,19 @@ from typing import Any
 
 import pytest
 import torch
+from architectures import ARCHITECTURES
 from diffusers import DiffusionPipeline
 from growths import grow, pack
+from models import save
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
 from modelgrow.pipelines import load_growth, load_lora
-from modelgrow.pipelines.models import align
-from modelgrow.surgery import CheckpointError, open_source
-from modelgrow.surgery.lora import grown_models, prepare_remap, write_remapped
+from modelgrow.pipelines.models import align, load_model
+from modelgrow.pipelines.probes import random_inputs, run_model
+from modelgrow.surgery import CheckpointError, anatomies, open_checkpoint, open_source
+from modelgrow.surgery.lora import grown_models, prepare_remap, remap_keys, write_remapped
 
 Pipeline: Any = DiffusionPipeline
 NAME = "pytorch_lora_weights.safetensors"
@@ -145,6 +148,39 @@ def test_a_state_dict(grown: Path, lora: Path, tiny_pipeline: Path) -> None:
     base.load_lora_weights(load_file(lora))
     load_lora(deep, load_file(lora))
     assert torch.equal(clip(deep), clip(base))
+
+
+@pytest.mark.parametrize("mode", ["insert", "prefix"])
+def test_cogvideox(tmp_path: Path, mode: str) -> None:
+    """On the model alone, and keys moved by the library: base with LoRA, and grown with the moved one."""
+    row = next(row for row in ARCHITECTURES if row.class_name == "CogVideoXTransformer3DModel")
+    base = load_model(open_checkpoint(save(tmp_path / "base", row.class_name, row.tiny)), dtype=torch.float32)
+    checkpoint = open_checkpoint(grow(tmp_path / "base", tmp_path / "grown", mode=mode))
+    moved, unmoved = (load_model(checkpoint, dtype=torch.float32) for _ in range(2))
+    generator = torch.Generator().manual_seed(2)
+    state = {
+        f"transformer.transformer_blocks.{i}.attn1.{name}.lora_{kind}.weight": torch.randn(shape, generator=generator)
+        for i in range(base.config.num_layers)
+        for name in ("to_q", "to_out.0")
+        for kind, shape in (
+            ("A", (2, base.transformer_blocks[0].attn1.to_q.in_features)),
+            ("B", (base.transformer_blocks[0].attn1.to_q.out_features, 2)),
+        )
+    }
+    assert checkpoint.record is not None
+    names = remap_keys(state, checkpoint.record, anatomies()[row.class_name])
+    plain = outputs(base)
+    base.load_lora_adapter(dict(state))
+    moved.load_lora_adapter({names[key]: tensor for key, tensor in state.items()})
+    unmoved.load_lora_adapter(dict(state))
+    assert torch.equal(outputs(moved), outputs(base))
+    assert not torch.equal(outputs(unmoved), outputs(base))
+    assert not torch.equal(plain, outputs(base))
+
+
+def outputs(model: Any) -> torch.Tensor:
+    inputs = random_inputs(type(model).__name__, model.config, seed=1, device=torch.device("cpu"), dtype=torch.float32)
+    return run_model(model, inputs)[0]
 
 
 def test_what_has_not_grown(tiny_pipeline: Path, lora: Path) -> None:

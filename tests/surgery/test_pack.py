@@ -165,19 +165,19 @@ class TestCard:
 
     def test_a_base_without_a_hub_id(self, make_ltx: Maker, tmp_path: Path) -> None:
         packing = pack(grow(make_ltx(), tmp_path / "grown"), tmp_path / "up")
-        assert "base_model:" not in packing.card
-        assert "A growth of `base`" in packing.card
+        assert "base_model:" not in packing.card()
+        assert "A growth of `base`" in packing.card()
 
     def test_beside_a_file(self, make_ltx: Maker, tmp_path: Path) -> None:
         grown = grow(make_ltx(), tmp_path / "grown")
-        pack(grown, tmp_path / "a" / "growth.safetensors")
-        assert (tmp_path / "a" / "README.md").is_file()
+        pack(grown, tmp_path / "a" / "mine.safetensors")
+        assert "grow apply mine.safetensors --base base" in (tmp_path / "a" / "README.md").read_text()
         (tmp_path / "b").mkdir()
         (tmp_path / "b" / "README.md").write_text("mine")
         pack(grown, tmp_path / "b" / "growth.safetensors")
         assert (tmp_path / "b" / "README.md").read_text() == "mine"
         with pytest.raises(OutputError, match="exists already"):
-            pack(grown, tmp_path / "a" / "growth.safetensors")
+            pack(grown, tmp_path / "a" / "mine.safetensors")
         with pytest.raises(OutputError, match="never written to"):
             pack(grown, grown / "growth.safetensors")
 
