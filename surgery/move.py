@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 BLOCK = 4096
 """Clones begin and end on multiples of this: the block size of XFS and btrfs unless made otherwise, in bytes."""
-CHUNK = 512 << 10
+CHUNK = 256 << 10
 """What passes through memory at once, in bytes."""
 
 _FICLONERANGE = 0x4020940D  # _IOW(0x94, 13, struct file_clone_range), linux/fs.h

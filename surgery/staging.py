@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
-import threading
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from .disk import as_output_error, check_room, sync_folder
 from .errors import OutputError
 from .leftovers import NEW, OLD, partial_folder, remove_leftovers
+from .signals import deferred_signals, exits_on_signals
 from .swap import swap
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from types import FrameType
 
 
 @contextmanager
@@ -54,13 +52,14 @@ def staged_file(output: Path, *, inputs: Sequence[Path], num_bytes: int = 0, ove
 
 @contextmanager
 def _place(output: Path, inputs: Sequence[Path], num_bytes: int, overwrite: bool) -> Iterator[Path]:
-    with _exits_on_signals(), ExitStack() as stack:
+    with exits_on_signals(), ExitStack() as stack:
         try:
             remove_leftovers(output)
             check_output(output, inputs=inputs, overwrite=overwrite)
-            stack.callback(_remove_empty, _make_parents(output.parent))
-            check_room(output, num_bytes)
-            work = stack.enter_context(partial_folder(output))
+            with deferred_signals():  # a signal between making a folder and noting it would leave it there
+                stack.callback(_remove_empty, _make_parents(output.parent))
+                check_room(output, num_bytes)
+                work = stack.enter_context(partial_folder(output))
         except OutputError:
             raise
         except OSError as error:
@@ -109,23 +108,3 @@ def _publish(work: Path, output: Path, overwrite: bool) -> None:
         output.rename(old)  # put back by `partial_folder` if the next step does not happen
         new.rename(output)
     sync_folder(output.parent)
-
-
-@contextmanager
-def _exits_on_signals() -> Iterator[None]:
-    """Let the signals that end a process end it as `sys.exit` does, with everything cleaned up on the way."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_DFL]
-    for number in numbers:
-        signal.signal(number, _exit)
-    try:
-        yield
-    finally:
-        for number in numbers:
-            signal.signal(number, signal.SIG_DFL)
-
-
-def _exit(number: int, frame: FrameType | None) -> NoReturn:
-    raise SystemExit(128 + number)

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -268,6 +269,19 @@ class TestSignals:
         with staged(tmp_path / "out", inputs=[]):
             assert signal.getsignal(signal.SIGTERM) is not before
         assert signal.getsignal(signal.SIGTERM) is before
+
+    def test_a_signal_waits_until_the_folder_is_noted(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        make = tempfile.mkdtemp
+
+        def interrupted(*args: str, **options: str) -> str:
+            folder = make(*args, **options)
+            signal.raise_signal(signal.SIGINT)
+            return folder
+
+        monkeypatch.setattr(tempfile, "mkdtemp", interrupted)
+        with pytest.raises(KeyboardInterrupt), staged(tmp_path / "deep" / "out", inputs=[]):
+            pytest.fail("the block began")
+        assert list(tmp_path.iterdir()) == []
 
     def test_a_handler_of_the_callers_stays(self, tmp_path: Path) -> None:
         def mine(number: int, frame: FrameType | None) -> None: ...
