@@ -158,11 +158,12 @@ def damage(draw: Draw, data: bytes) -> bytes:
     """Some bytes overwritten, cut, put in or repeated, without a thought of what they mean."""
     at = draw(st.integers(0, len(data)))
     end = min(len(data), at + draw(st.integers(0, 40)))
-    new = draw(
+    new: bytes = draw(
         st.sampled_from([b"", b"\0", b"\xff", b"{", b"}", b"[" * 2000, b'"', b"\\", b",", b" " * 5000, b"9" * 5000])
         | st.binary(max_size=8)
     )
-    return data[:at] + new + data[draw(st.sampled_from([at, end, len(data)])) :]
+    rest: int = draw(st.sampled_from([at, end, len(data)]))
+    return data[:at] + new + data[rest:]
 
 
 @st.composite
