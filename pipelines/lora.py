@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ _FETCH = (
 )
 _FILE = "pytorch_lora_weights.safetensors"
 _METADATA = "lora_adapter_metadata"
+_CACHED = re.compile(r".*/models--(?P<id>[^/]+)/snapshots/(?P<revision>[^/]+)(?:/(?P<inner>.+))?")
 
 
 def load_lora(pipeline: Any, lora: str | Path | dict[str, torch.Tensor], **kwargs: Any) -> None:
@@ -71,8 +73,26 @@ def _record_of(component: Any) -> Record | None:
     if isinstance(record, Record):
         return record
     folder = getattr(getattr(component, "config", None), "_name_or_path", None)
-    path = Path(folder) / RECORD_NAME if isinstance(folder, str) and folder else None
-    return Record.read(path) if path is not None and path.is_file() else None
+    if not isinstance(folder, str) or not folder:
+        return None
+    path = Path(folder) / RECORD_NAME
+    found = path if path.is_file() else _download(Path(folder))
+    return Record.read(found) if found else None
+
+
+def _download(folder: Path) -> Path | None:
+    """growth.json of a component in the Hub's cache: diffusers downloads weights and config.json and nothing else."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    match = _CACHED.fullmatch(folder.as_posix())
+    if match is None:
+        return None
+    name = f"{match['inner'] or ''}/{RECORD_NAME}".lstrip("/")
+    try:
+        return Path(hf_hub_download(match["id"].replace("--", "/", 1), name, revision=match["revision"]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError):  # most models have not grown
+        return None
 
 
 def _read(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from architectures import ARCHITECTURES
 from diffusers import DiffusionPipeline
 from growths import grow, pack
+from huggingface_hub.errors import LocalEntryNotFoundError
 from models import save
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
@@ -186,6 +188,35 @@ def outputs(model: Any) -> torch.Tensor:
 def test_what_has_not_grown(tiny_pipeline: Path, lora: Path) -> None:
     with pytest.raises(CheckpointError, match="no component is known to have grown"):
         load_lora(load(tiny_pipeline), lora)
+
+
+def test_a_grown_pipeline_from_the_hub(
+    tiny_pipeline: Path,
+    grown: Path,
+    lora: Path,
+    expected: torch.Tensor,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """diffusers leaves growth.json on the Hub; it is fetched when a LoRA needs it."""
+    folder = tmp_path / "models--someone--grown" / "snapshots" / "abc123"
+    shutil.copytree(grown, folder)
+    (folder / "transformer" / "growth.json").unlink()
+    asked = []
+
+    def download(repo_id: str, name: str, *, revision: str) -> str:
+        asked.append((repo_id, name, revision))
+        if not name.startswith("transformer/"):
+            raise LocalEntryNotFoundError(name)
+        return str(grown / name)
+
+    pipeline = load(folder)
+    with pytest.raises(CheckpointError, match="no component is known to have grown"):
+        load_lora(pipeline, lora)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    load_lora(pipeline, lora)
+    assert ("someone/grown", "transformer/growth.json", "abc123") in asked
+    assert torch.equal(clip(pipeline), expected)
 
 
 def test_a_lora_that_is_not_there(grown: Path, tmp_path: Path) -> None:
