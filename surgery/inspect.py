@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .anatomy import anatomies
 from .errors import CheckpointError
-from .stacks import find_stacks, group_by_prefix
+from .stacks import find_stacks, ranges
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -137,10 +137,11 @@ def _parameters(checkpoint: Checkpoint, block: Mapping[str, str]) -> int:
 
 def _guess_stacks(checkpoint: Checkpoint) -> tuple[StackReport, ...]:
     """The outermost numbered groups of an architecture that is not declared: listed, never grown."""
-    outermost = re.compile(r"([^0-9]*?)\.([0-9]+)\..+", re.DOTALL)
-    names = dict.fromkeys(match[1] for name in checkpoint.tensors if (match := outermost.fullmatch(name)))
-    found = {name: group_by_prefix(checkpoint.tensors, name).get(name) for name in names}
-    groups = {name: blocks for name, blocks in found.items() if blocks}
+    outermost = re.compile(r"([^0-9]*?)\.(0|[1-9][0-9]{0,8})\.(.+)", re.DOTALL)
+    groups: dict[str, dict[int, dict[str, str]]] = {}
+    for name in checkpoint.tensors:
+        if match := outermost.fullmatch(name):
+            groups.setdefault(match[1], {}).setdefault(int(match[2]), {})[match[3]] = name
     if len(groups) == 1:
         _check_count(checkpoint, *next(iter(groups.items())))
     return tuple(
@@ -161,10 +162,10 @@ def _check_count(checkpoint: Checkpoint, name: str, blocks: Mapping[int, Any]) -
     count = checkpoint.config.get("num_layers")
     if count is None:
         return
-    if type(count) is not int or sorted(blocks) != list(range(count)):
+    if type(count) is not int or len(blocks) != count or sorted(blocks) != list(range(len(blocks))):
         raise CheckpointError(
-            f"{checkpoint.path}: config.json says num_layers = {count!r}, the tensors of {name!r} are numbered "
-            f"{', '.join(map(str, sorted(blocks)))}; one of them is not this model's"
+            f"{checkpoint.path}: config.json says num_layers = {count!r:.80}, the tensors of {name!r:.200} are numbered "
+            f"{ranges(sorted(blocks)):.200}; one of them is not this model's"
         )
 
 

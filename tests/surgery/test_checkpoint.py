@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from modelgrow.surgery import CheckpointError, GrowError, SourceError, open_checkpoint
+from modelgrow.surgery import CheckpointError, GrowError, SourceError, inspect, open_checkpoint, open_source
 
 Maker = Callable[..., Path]
 INDEX = "diffusion_pytorch_model.safetensors.index.json"
@@ -157,6 +157,15 @@ class TestConfig:
         folder = make_ltx()
         (folder / "config.json").write_text(text)
         assert open_checkpoint(folder).class_name is None
+
+    @pytest.mark.parametrize("count", [10**15, 10**90, -1, 1, 2.0, "2", True, [2]])
+    def test_a_count_that_lies_in_an_unknown_architecture(self, make_ltx: Maker, count: Any) -> None:
+        folder = make_ltx(depth=2)
+        (folder / "config.json").write_text(json.dumps({"num_layers": 2}))
+        assert inspect(open_source(str(folder))).components[0].stacks[0].depth == 2
+        (folder / "config.json").write_text(json.dumps({"num_layers": count}))
+        with pytest.raises(CheckpointError, match="are numbered 0-1; one of them"):
+            inspect(open_source(str(folder)))
 
     def test_missing_and_huge(self, make_ltx: Maker, tmp_path: Path) -> None:
         folder = make_ltx()
