@@ -57,7 +57,9 @@ def _place(output: Path, inputs: Sequence[Path], num_bytes: int, overwrite: bool
             remove_leftovers(output)
             check_output(output, inputs=inputs, overwrite=overwrite)
             with deferred_signals():  # a signal between making a folder and noting it would leave it there
-                stack.callback(_remove_empty, _make_parents(output.parent))
+                missing = [parent for parent in output.parents if not parent.exists()]
+                stack.callback(_remove_empty, missing)
+                _make(missing)
                 check_room(output, num_bytes)
                 work = stack.enter_context(partial_folder(output))
         except OutputError:
@@ -82,12 +84,10 @@ def check_output(output: Path, *, inputs: Sequence[Path], overwrite: bool) -> No
         raise OutputError(f"{output}: exists already. Choose another name with -o, or say --overwrite")
 
 
-def _make_parents(folder: Path) -> list[Path]:
-    missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    for parent in missing:
-        sync_folder(parent.parent)
-    return missing
+def _make(folders: list[Path]) -> None:
+    for folder in reversed(folders):
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
 
 
 def _remove_empty(folders: list[Path]) -> None:
