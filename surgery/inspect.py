@@ -164,8 +164,8 @@ def _check_count(checkpoint: Checkpoint, name: str, blocks: Mapping[int, Any]) -
         return
     if type(count) is not int or len(blocks) != count or sorted(blocks) != list(range(len(blocks))):
         raise CheckpointError(
-            f"{checkpoint.path}: config.json says num_layers = {count!r:.80}, the tensors of {name!r:.200} are numbered "
-            f"{ranges(sorted(blocks)):.200}; one of them is not this model's"
+            f"{checkpoint.path}: config.json says num_layers = {count!r:.80}, the tensors of {name!r:.200} are "
+            f"numbered {ranges(sorted(blocks)):.200}; one of them is not this model's"
         )
 
 
