@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -191,6 +190,8 @@ def _is_replaced(name: str) -> bool:
 
 
 def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # a tenth of the start-up, needed at the end
+
     try:
         return version("modelgrow")
     except PackageNotFoundError:
