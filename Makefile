@@ -35,7 +35,7 @@ environment-dev:
 	@$(PYTHON) .ci/environment.py "$(VENV)" test dev
 
 clean:
-	rm -rf build dist ./*.egg-info .types .mypy_cache .ruff_cache .pytest_cache
+	rm -rf build dist ./*.egg-info .types .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -not -path "./.venv/*" -prune -exec rm -rf {} +
 
 .NOTPARALLEL:
