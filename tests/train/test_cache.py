@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -14,7 +12,7 @@ import pytest
 import torch
 from clip_files import Listed, clip
 
-from modelgrow.surgery import DataError, OutputError, TrainError
+from modelgrow.surgery import DataError, TrainError
 from modelgrow.train.cache import Cache, build_cache
 from modelgrow.train.data import Buckets, choose_buckets
 from modelgrow.train.data.encode import to_pixels
@@ -126,12 +124,21 @@ def test_a_finished_cache_is_only_opened(tmp_path: Path) -> None:
     assert content(tmp_path) == before
 
 
+def test_a_replaced_cache_is_gone_from_the_start(tmp_path: Path) -> None:
+    """Half of each would be taken for one."""
+    build(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        build(tmp_path, encoder=Toy(fingerprint="toy 2", stop_after=40), overwrite=True)
+    with pytest.raises(DataError, match="no finished cache"):
+        Cache(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("source", "encoder", "reason"),
     [
         (make_source(fingerprint="listed 2"), Toy(), "the clips or their captions have changed"),
         (make_source(), Toy(fingerprint="toy 2"), "the VAE or a text encoder is another"),
-        (make_source(60), Toy(), "the clips' sizes are others"),
+        (make_source(30), Toy(), "the clips' sizes are others"),
         (
             make_source(60, fingerprint="listed 2"),
             Toy(),
@@ -226,18 +233,6 @@ def test_a_shard_without_any_clip_left(tmp_path: Path) -> None:
     assert len(build(tmp_path / "cache", source=source)) == 56
     with pytest.raises(DataError, match="no clip can be decoded; the first: 1: is damaged in the middle"):
         build(tmp_path / "none", source=make_source(broken=tuple(str(number) for number in range(70))))
-
-
-def test_a_full_disk_leaves_no_half_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    with monkeypatch.context() as patched:
-        patched.setattr(os, "fsync", full)
-        with pytest.raises(OutputError, match=r"bucket0-00000\.safetensors: the disk is full"):
-            build(tmp_path)
-    assert list(tmp_path.iterdir()) == []
-    assert len(build(tmp_path)) == 70
 
 
 def test_an_encoder_that_pads_to_the_longest_is_refused(tmp_path: Path) -> None:

@@ -102,6 +102,18 @@ def test_the_union_that_loses_least_is_made() -> None:
     assert one.buckets == (Bucket(num_frames=21, height=64, width=64, clips=(0, 1, 2, 3, 4, 5)),)
 
 
+def test_a_loss_is_counted_in_clips() -> None:
+    """Cropping 4:3 to a square and 16:9 to 4:3 both lose a quarter: of ten clips, and of one."""
+    squares = tuple(clip(f"square {number}", height=96, width=96) for number in range(12))
+    wide = tuple(clip(f"wide {number}", height=96, width=128) for number in range(10))
+    clips = (*squares, *wide, clip("wider", height=90, width=160))
+    found = choose_buckets(Listed(clips=clips), temporal_factor=4, spatial_factor=16, max_buckets=2)
+    assert [(bucket.height, bucket.width, len(bucket.clips)) for bucket in found.buckets] == [
+        (96, 96, 12),
+        (96, 128, 11),
+    ]
+
+
 def test_the_budgets_hold() -> None:
     source = Listed(clips=(clip("large", num_frames=1000, height=1080, width=1920),))
     (bucket,) = choose_buckets(source, temporal_factor=4, spatial_factor=16).buckets

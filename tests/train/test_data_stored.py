@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
+import pytest
 import torch
 
+from modelgrow.surgery import OutputError
 from modelgrow.train.data.encode import to_pixels
 from modelgrow.train.data.stored import Stored, without_zeros, write
 
@@ -48,3 +52,23 @@ def test_zeros_at_the_end_cost_nothing_and_come_back(tmp_path: Path) -> None:
             assert found.dtype == tensor.dtype
             assert torch.equal(found.signbit(), tensor[row].signbit())
             assert torch.equal(found, tensor[row])
+
+
+def test_a_full_disk_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path, tensors = tmp_path / "a.safetensors", {"a": torch.ones(1, 2)}
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(OutputError, match=r"a\.safetensors: the disk is full"):
+            write(path, tensors, {})
+    assert list(tmp_path.iterdir()) == []
+    write(path, tensors, {})
+    assert path.stat().st_mode & 0o777 == 0o666 & ~_umask()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
