@@ -11,6 +11,7 @@ import torch
 
 from modelgrow.surgery import OutputError
 from modelgrow.train.data.encode import to_pixels
+from modelgrow.train.data.media import Media
 from modelgrow.train.data.stored import Stored, without_zeros, write
 
 
@@ -20,6 +21,20 @@ def test_pixels_by_hand() -> None:
         to_pixels(frames.numpy()),
         (torch.tensor([[0.0, 51], [127, 204], [255, 102]]) / 127.5 - 1).view(3, 1, 1, 2),
     )
+
+
+def test_a_digest_has_both_ends_and_the_size(tmp_path: Path) -> None:
+    data = bytes(20_000)
+    contents = (data, data + b"\0", b"1" + data[1:], data[:-1] + b"1", data[:4095] + b"1" + data[4096:])
+    digests = []
+    for number, content in enumerate(contents):
+        path = tmp_path / str(number)
+        path.write_bytes(content)
+        digests.append(Media(path=path, nbytes=len(content)).digest())
+    assert len(set(digests)) == 5
+    inside = tmp_path / "inside"
+    inside.write_bytes(b"before" + contents[3] + b"behind")
+    assert Media(path=inside, offset=6, nbytes=20_000).digest() == digests[3]
 
 
 def test_zeros_at_the_end_cost_nothing_and_come_back(tmp_path: Path) -> None:
