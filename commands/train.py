@@ -140,6 +140,9 @@ def _show(result: Result) -> None:
         f"loss {result.first_loss:.4f} to {result.last_loss:.4f}",
         highlight=False,
     )
+    predicted = size(result.predicted_memory)
+    peak = f", came to {size(result.peak_memory)}" if result.peak_memory else ""
+    out.print(f"memory of a step: predicted {predicted}{peak}", highlight=False)
     if result.changed:
         out.print(result.changed.sentence, highlight=False)
     out.print(f"model: [bold]{result.model}[/bold]", highlight=False, soft_wrap=True)

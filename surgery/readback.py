@@ -79,7 +79,7 @@ def whole_blocks(segment: Segment) -> tuple[int, int]:
 
 
 def read_chunks(tensor: Tensor) -> Iterator[bytes]:
-    """A tensor's bytes, a quarter MiB at a time. Raises `CheckpointError` where its file is shorter than its header says."""
+    """A tensor's bytes, a quarter MiB at a time. Raises `CheckpointError` where its file is cut short."""
     with tensor.file.open("rb", buffering=0) as file:
         for start in range(0, tensor.nbytes, CHUNK):
             count = min(CHUNK, tensor.nbytes - start)

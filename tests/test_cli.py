@@ -140,8 +140,8 @@ def test_mistakes(grow: Grow, base: Path, tmp_path: Path, words: tuple[str, ...]
 
 def test_unknown_architecture_is_listed(grow: Grow, tmp_path: Path) -> None:
     save(
-        tmp_path / "pixart",
-        "PixArtTransformer2DModel",
+        tmp_path / "sana",
+        "SanaTransformer2DModel",
         {
             "num_layers": 2,
             "num_attention_heads": 2,
@@ -151,7 +151,7 @@ def test_unknown_architecture_is_listed(grow: Grow, tmp_path: Path) -> None:
             "caption_channels": 16,
         },
     )
-    code, out, _ = grow("inspect", "pixart")
+    code, out, _ = grow("inspect", "sana")
     assert code == 0
     assert "transformer_blocks: 2 blocks" in out
     assert "one TOML file must name its stacks" in out

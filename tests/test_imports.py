@@ -136,7 +136,7 @@ def test_constraints_pin_a_version_that_each_requirement_allows() -> None:
 
 
 # Needed by name, imported by others: see the comments in pyproject.toml.
-INDIRECT = {"accelerate", "ftfy", "peft", "protobuf", "sentencepiece"}
+INDIRECT = {"ftfy", "protobuf", "sentencepiece", "tensorboard"}
 DISTRIBUTIONS = {"PIL": "pillow"}
 
 

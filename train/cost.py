@@ -40,7 +40,7 @@ def measure_step(model: torch.nn.Module, loss: Callable[[], torch.Tensor]) -> Co
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             value = loss()
         saved = sum(kept.values())
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
     for parameter in model.parameters():
         parameter.grad = None
     return Cost(flops=int(counter.get_total_flops()), saved_bytes=saved)

@@ -59,7 +59,9 @@ def predict_memory(
         autocast: The context that the run's forward passes stand in.
     """
     fake = FakeTensorMode(allow_non_fake_inputs=True)  # tables that a model keeps as plain attributes
-    held = {name: fake.from_tensor(p) for name, p in (*model.named_parameters(), *model.named_buffers())}
+    held: dict[str, torch.Tensor] = {
+        name: fake.from_tensor(p) for name, p in (*model.named_parameters(), *model.named_buffers())
+    }
 
     def call(**kwargs: Any) -> Any:
         return functional_call(model, held, kwargs=kwargs)

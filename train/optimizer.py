@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,10 +19,10 @@ def make_optimizer(parameters: list[torch.nn.Parameter], settings: Settings) -> 
     kwargs: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
     if settings.optimizer == "adamw8bit":
         try:
-            from bitsandbytes.optim import AdamW8bit
+            library = import_module("bitsandbytes.optim")
         except ImportError as error:
-            raise TrainError("optimizer adamw8bit needs bitsandbytes: pip install bitsandbytes") from error
-        eight: torch.optim.Optimizer = AdamW8bit(parameters, **kwargs)
+            raise TrainError("optimizer adamw8bit needs bitsandbytes: pip install 'modelgrow[8bit]'") from error
+        eight: torch.optim.Optimizer = library.AdamW8bit(parameters, **kwargs)
         return eight
     return torch.optim.AdamW(parameters, **kwargs)
 

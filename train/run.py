@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from modelgrow.surgery import TrainError
 
 from . import alarm
 from .finish import Trained, write_model
 from .loop import Loop, Progress
+from .memory import predict_memory
 from .preview import Previews
 from .setup import set_up
 from .trunk import Trunk, trunk_depth
 
 if TYPE_CHECKING:
+    from .memory import Memory
     from .settings import Settings
     from .setup import Run
 
@@ -37,6 +42,10 @@ class Result:
     trained_parameters: int
     changed: alarm.Changed | None
     seconds: float
+    predicted_memory: int
+    """Bytes on the device, before the first step."""
+    peak_memory: int | None
+    """What it came to; None without a GPU."""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -47,6 +56,8 @@ class Result:
             "trained_parameters": self.trained_parameters,
             "changed": self.changed.sentence if self.changed else None,
             "seconds": self.seconds,
+            "predicted_memory": self.predicted_memory,
+            "peak_memory": self.peak_memory,
         }
 
 
@@ -82,10 +93,12 @@ def train(
     loop = Loop(run=run, report=hear, preview=previews.make if previews else None)
     if settings.cache_trunk:
         loop.trunk = make_trunk(loop, tell)
-    tell(f"training {sum(p.numel() for _, p in run.trained):,} parameters")
+    memory = predict(loop)
+    tell(f"{sum(p.numel() for _, p in run.trained):,} parameters train; {memory.sentence}")
     loop.train()
-    run.accelerator.end_training()
+    peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
     model = finish(run, loop, tell)
+    run.accelerator.end_training()
     edge = min(20, len(loop.losses)) or 1
     return Result(
         model=model,
@@ -95,6 +108,29 @@ def train(
         trained_parameters=sum(parameter.numel() for _, parameter in run.trained),
         changed=loop.changed,
         seconds=last[0].seconds if last else 0.0,
+        predicted_memory=memory.total,
+        peak_memory=peak,
+    )
+
+
+def predict(loop: Loop) -> Memory:
+    """The peak of a step on this process's device."""
+    run, settings = loop.run, loop.run.settings
+    batch = loop.batch(0)
+    inputs = {
+        "noisy": batch.latents.to(loop.dtype),
+        "timesteps": run.objective.timesteps(batch.levels),
+        "text": {
+            name: value.to(loop.dtype) if value.is_floating_point() else value for name, value in batch.text.items()
+        },
+    }
+    return predict_memory(
+        run.model,
+        lambda model, given: run.family.predict(run.pipeline, model, **given),
+        inputs,
+        optimizer=settings.optimizer,
+        average=bool(settings.ema_decay),
+        autocast=run.accelerator.autocast,
     )
 
 
@@ -112,7 +148,9 @@ def keep_settings(settings: Settings, folder: Path) -> None:
             )
         return
     folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    partial = folder / f".{SETTINGS_NAME}.{os.getpid()}"  # several processes may come by at once
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
 
 
 def make_trunk(loop: Loop, tell: Callable[[str], None]) -> Trunk:
@@ -137,7 +175,8 @@ def finish(run: Run, loop: Loop, tell: Callable[[str], None]) -> Path:
     output = run.folder / "model"
     if run.accelerator.is_main_process:
         tell("writing the model")
-        values = dict(zip(loop.names, loop.ema.shadow_params, strict=True)) if loop.ema else dict(run.trained)
+        averaged = loop.ema.shadow_params if loop.ema else [parameter for _, parameter in run.trained]
+        values: dict[str, torch.Tensor] = dict(zip(loop.names, averaged, strict=True))
         if settings.train == "lora":
             save_lora(run, output)
         else:

@@ -33,7 +33,11 @@ def make_ltx(tmp_path: Path) -> Maker:
         tensors = {"proj_in.weight": ("BF16", (4, 2), rng.randbytes(16)), "scale": ("F32", (3,), rng.randbytes(12))}
         for i in range(depth):
             for module in ("attn1.to_q", "attn1.to_out.0", "attn2.to_out.0", "ff.net.2"):
-                tensors[f"transformer_blocks.{i}.{module}.weight"] = ("BF16", (width, width), rng.randbytes(2 * width * width))
+                tensors[f"transformer_blocks.{i}.{module}.weight"] = (
+                    "BF16",
+                    (width, width),
+                    rng.randbytes(2 * width * width),
+                )
                 tensors[f"transformer_blocks.{i}.{module}.bias"] = ("F32", (width,), rng.randbytes(4 * width))
         names = list(tensors)
         parts = [names[i::shards] for i in range(shards)]

@@ -31,7 +31,7 @@ def unpacked(pipeline: Any, states: torch.Tensor, shape: tuple[int, ...]) -> tor
     if states.ndim == 5:
         return states if type(pipeline).__name__ == "WanPipeline" else states.transpose(1, 2)
     frames, height, width = shape
-    return pipeline._unpack_latents(
+    latents: torch.Tensor = pipeline._unpack_latents(
         states,
         frames,
         height,
@@ -39,6 +39,7 @@ def unpacked(pipeline: Any, states: torch.Tensor, shape: tuple[int, ...]) -> tor
         pipeline.transformer_spatial_patch_size,
         pipeline.transformer_temporal_patch_size,
     )
+    return latents
 
 
 def test_predict_is_the_pipelines_call(pipeline: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -209,3 +210,32 @@ def test_previews(grown: Path, tmp_path: Path) -> None:
         "step-00000002-0.mp4",
         "step-00000002.png",
     }
+
+
+def test_two_processes_are_one_with_twice_the_batch(grown: Path, tmp_path: Path) -> None:
+    one = train(settings(grown, tmp_path / "one", batch_size=4))
+    two = settings(grown, tmp_path / "two", batch_size=2)
+    (tmp_path / "run.toml").write_text(two.to_toml())
+    command = [sys.executable, "-P", "-m", "modelgrow.cli", "train", "--config", str(tmp_path / "run.toml")]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    ranks = [
+        # What `accelerate launch` and torchrun set for each process.
+        {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_PORT": port}
+        for rank in ("0", "1")
+    ]
+    common = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "MASTER_ADDR": "127.0.0.1"}
+    processes = [subprocess.Popen(command, env={**common, **rank}) for rank in ranks]
+    try:
+        assert [process.wait(120) for process in processes] == [0, 0]
+    finally:
+        for process in processes:
+            process.kill()
+    found, expected = bytes_of(tmp_path / "two" / "model"), bytes_of(one.model)
+    record = open_checkpoint(one.model / "transformer").record
+    assert record is not None
+    for name in record.new:
+        a, b = (torch.frombuffer(bytearray(side[name]), dtype=torch.float32) for side in (found, expected))
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+    assert found != bytes_of(grown)

@@ -25,7 +25,8 @@ def encode_video(pipeline: Any, pixels: torch.Tensor) -> torch.Tensor:
         torch.tensor(value, device=latents.device).view(1, -1, 1, 1, 1)
         for value in (vae.config.latents_mean, vae.config.latents_std)
     )
-    return (latents - mean) / std
+    normalised: torch.Tensor = (latents - mean) / std
+    return normalised
 
 
 def predict(pipeline: Any, model: Any, noisy: torch.Tensor, timesteps: torch.Tensor, text: Text) -> torch.Tensor:

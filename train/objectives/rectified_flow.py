@@ -53,7 +53,8 @@ class RectifiedFlow:
         sigmas = compute_density_for_timestep_sampling(
             scheme, batch, logit_mean=0.0, logit_std=1.0, generator=generator
         )
-        return self.shift * sigmas / (1 + (self.shift - 1) * sigmas)
+        shifted: torch.Tensor = self.shift * sigmas / (1 + (self.shift - 1) * sigmas)
+        return shifted
 
     def noisy(self, latents: torch.Tensor, noise: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
         return noisy_sample(latents, noise, levels)
