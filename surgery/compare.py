@@ -34,7 +34,7 @@ def broken_promises(grown: Checkpoint, base: Checkpoint) -> tuple[str, ...]:
         raise CheckpointError(f"{grown.path}: no growth.json, so nothing says how it was grown")
     done = len(base.record.steps) if base.record else 0
     steps = grown.record.steps[done:]
-    changed = set(grown.record.changed)
+    changed = grown.record.changed_since(done)
     found: list[str] = []
     carried: set[str] = set()
     for name, tensor in base.tensors.items():

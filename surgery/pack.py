@@ -152,12 +152,16 @@ def _carried(checkpoint: Checkpoint) -> set[str]:
     """The base's tensors in the grown model, by the record. Raises `PlanError` where they can't be the base's."""
     if checkpoint.record is None:
         return set()
-    tensors = take_back(checkpoint, checkpoint.record.steps)
+    trained = (
+        f"{checkpoint.path}: not only what growth.json calls new differs from {checkpoint.record.base.name}: "
+        "weights that the growth only carried over have changed since. Say --base CKPT, and those are packed too"
+    )
+    try:
+        tensors = take_back(checkpoint, checkpoint.record.steps)
+    except PlanError as error:
+        raise PlanError(trained) from error
     if fingerprint(planned(tensors, checkpoint.tensors)) != checkpoint.record.base.fingerprint:
-        raise PlanError(
-            f"{checkpoint.path}: not only what growth.json calls new differs from {checkpoint.record.base.name}: "
-            "weights that the growth only carried over have changed since. Say --base CKPT, and those are packed too"
-        )
+        raise PlanError(trained)
     steps = checkpoint.record.steps
     return {place for t in tensors if t.content == Copy(source=(place := rename(t.name, steps)))}
 

@@ -80,23 +80,40 @@ class Record:
 
     @property
     def zeroed(self) -> tuple[str, ...]:
-        """Tensors that were written as zeros, as they are called now."""
-        return self._now("zeroed")
+        """Tensors that were written as zeros and that no step changed since, as they are called now."""
+        found: dict[str, None] = {}
+        for number, step in enumerate(self.steps, 1):
+            later = self.changed_since(number)
+            names = (now for name in step.zeroed for now in names_after(name, self.steps[number:]))
+            found |= dict.fromkeys(name for name in names if name not in later)
+        return tuple(found)
 
     @property
     def changed(self) -> tuple[str, ...]:
-        """Tensors of the base whose values or shape an operation changed, as they are called now."""
+        """Tensors of the base whose values or shape a step changed, as they are called now."""
         new = set(self.new)
         return tuple(name for name in self._now("changed") if name not in new)
 
     @property
     def zeroed_rows(self) -> dict[str, Rows]:
-        """New tensors of which only some rows were written as zeros, as they are called now."""
-        return {
-            rename(name, self.steps[number:]): rows
-            for number, step in enumerate(self.steps, 1)
-            for name, rows in step.zeroed_rows.items()
-        }
+        """New tensors of which only some rows were written as zeros and no step changed since, by their names now."""
+        found: dict[str, Rows] = {}
+        for number, step in enumerate(self.steps, 1):
+            later = self.changed_since(number)
+            for name, rows in step.zeroed_rows.items():
+                now = rename(name, self.steps[number:])
+                if now not in later:
+                    found[now] = rows
+        return found
+
+    def changed_since(self, done: int) -> frozenset[str]:
+        """Everything that the steps from number `done` on changed, the base's and what was new, by its names now."""
+        return frozenset(
+            now
+            for number, step in enumerate(self.steps[done:], done + 1)
+            for name in step.changed
+            for now in names_after(name, self.steps[number:])
+        )
 
     def _now(self, kind: str) -> tuple[str, ...]:
         found = (

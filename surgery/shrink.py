@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .errors import PlanError, SourceError
 from .fingerprint import fingerprint, planned
 from .job import Job
 from .plan import Copy, Plan
 from .record import Record
-from .undo import take_back
+from .undo import new_until, take_back
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from .checkpoint import Checkpoint
+    from .record import Step
     from .source import Source
 
 
@@ -31,24 +32,55 @@ def plan_shrink(checkpoint: Checkpoint) -> Plan:
             f"{checkpoint.path}: no growth.json, so nothing says what has grown. It is written beside config.json by "
             "every growth; name the folder that holds it"
         )
-    step = record.steps[-1]
-    tensors = take_back(checkpoint, [step])
+    steps = last_steps(record)
+    tensors = take_back(checkpoint, steps)
     carried = {tensor.content.source for tensor in tensors if isinstance(tensor.content, Copy)}
-    notes = [f"takes back {step.operation} " + " ".join(f"{key}={value}" for key, value in step.options.items())]
-    if fingerprint(planned(tensors, checkpoint.tensors)) != step.input_fingerprint:
+    notes = [
+        f"takes back {step.operation} " + " ".join(f"{key}={value}" for key, value in step.options.items())
+        for step in reversed(steps)
+    ]
+    edits, dropped = _config_before(steps)
+    if fingerprint(planned(tensors, checkpoint.tensors)) != steps[0].input_fingerprint:
         notes.append(
             "weights that the step only carried over have changed since (training?); they stay as they are now"
         )
     return Plan(
         operation="shrink",
-        options={"steps": 1},
+        options={"steps": len(steps)},
         class_name=str(checkpoint.class_name),
         tensors=tensors,
-        config_edits=step.config_before,
-        config_dropped=step.config_added,
+        config_edits=edits,
+        config_dropped=dropped,
         dropped=tuple(name for name in checkpoint.tensors if name not in carried),
         notes=tuple(notes),
     )
+
+
+def last_steps(record: Record) -> tuple[Step, ...]:
+    """The last growth, and the training of what it made new, which goes with it."""
+    first = len(record.steps) - 1
+    while first > 0 and not record.steps[first].new and _only_trains(record, first):
+        first -= 1
+    return record.steps[first:]
+
+
+def _only_trains(record: Record, number: int) -> bool:
+    step = record.steps[number]
+    return not step.index_map and set(step.changed) <= new_until(record.steps, number)
+
+
+def _config_before(steps: Sequence[Step]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The config keys that the input of `steps` had otherwise, and those that it did not have."""
+    edits: dict[str, Any] = {}
+    added: dict[str, None] = {}
+    for step in reversed(steps):
+        for key, value in step.config_before.items():
+            edits[key] = value
+            added.pop(key, None)
+        for key in step.config_added:
+            edits.pop(key, None)
+            added[key] = None
+    return edits, tuple(added)
 
 
 def prepare_shrink(source: Source, *, components: Sequence[str] = ()) -> Job:
@@ -90,6 +122,6 @@ def choose_grown(source: Source, names: Sequence[str]) -> Mapping[str, Checkpoin
 
 
 def _earlier(record: Record | None) -> Record | None:
-    if record is None or len(record.steps) < 2:
+    if record is None or len(record.steps) == len(last_steps(record)):
         return None
-    return Record(base=record.base, steps=record.steps[:-1])
+    return Record(base=record.base, steps=record.steps[: -len(last_steps(record))])

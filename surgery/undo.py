@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from .errors import CheckpointError, PlanError
 from .plan import Copy, Piece, Pieces, PlannedTensor
-from .trace import NUMBER
+from .trace import NUMBER, names_after
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,16 +31,28 @@ def take_back(checkpoint: Checkpoint, steps: Sequence[Step]) -> tuple[PlannedTen
         name: PlannedTensor(name=name, dtype=tensor.dtype, shape=tensor.shape, content=Copy(source=name))
         for name, tensor in checkpoint.tensors.items()
     }
-    for step in reversed(steps):
-        tensors = _take_back_one(tensors, step, f"{checkpoint.path}: {step.operation}")
+    for number in reversed(range(len(steps))):
+        step = steps[number]
+        going = new_until(steps, number)
+        tensors = _take_back_one(tensors, step, going, f"{checkpoint.path}: {step.operation}")
     return tuple(tensors.values())
 
 
-def _take_back_one(tensors: _Tensors, step: Step, where: str) -> _Tensors:
+def new_until(steps: Sequence[Step], number: int) -> set[str]:
+    """What steps 0 to `number` - 1 made new, as it is called after step `number`."""
+    return {
+        now
+        for earlier, step in enumerate(steps[:number], 1)
+        for name in step.new
+        for now in names_after(name, steps[earlier : number + 1])
+    }
+
+
+def _take_back_one(tensors: _Tensors, step: Step, going: set[str], where: str) -> _Tensors:
     parts = {part.source: name for name, pieces in step.rebuilt.items() for part in reversed(pieces) if part.source}
     new = set(step.new)
     for name in step.changed:
-        if name not in new and name not in parts:
+        if name not in new and name not in parts and name not in going:
             raise PlanError(
                 f"{where} changed {name!r} and kept no way to make the old one again, so this step can't be taken "
                 "back. Start from the base"

@@ -19,6 +19,7 @@ from modelgrow.pipelines.verify import verify
 from modelgrow.surgery import (
     Checkpoint,
     ExpandOptions,
+    PlanError,
     TrainError,
     execute,
     open_checkpoint,
@@ -26,7 +27,11 @@ from modelgrow.surgery import (
     plan_expand,
     prepare,
 )
+from modelgrow.surgery.pack import prepare_pack, write_pack
+from modelgrow.surgery.packed import read_packed
 from modelgrow.surgery.readback import read_chunks
+from modelgrow.surgery.shrink import prepare_shrink
+from modelgrow.surgery.unpack import execute_apply, prepare_apply
 from modelgrow.train import checkpoints
 from modelgrow.train.loop import Loop
 from modelgrow.train.run import make_trunk, train
@@ -239,3 +244,34 @@ def test_two_processes_are_one_with_twice_the_batch(grown: Path, tmp_path: Path)
         a, b = (torch.frombuffer(bytearray(side[name]), dtype=torch.float32) for side in (found, expected))
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
     assert found != bytes_of(grown)
+
+
+def put_on(packed: Path, base: Path, output: Path) -> Path:
+    return execute_apply(prepare_apply(read_packed(packed), open_source(str(base))), output)
+
+
+def test_a_trained_growth_packs_applies_and_goes_back(grown: Path, tmp_path: Path) -> None:
+    """What trained was new, so the growth alone holds it, and taking the growth back takes it along."""
+    base = grown.parent / "base"
+    model = train(settings(grown, tmp_path / "run")).model
+    packed = write_pack(prepare_pack(open_source(str(model))), tmp_path / "growth.safetensors")[0]
+    again = put_on(packed, base, tmp_path / "again")
+    assert bytes_of(again) == bytes_of(model)
+    shrunk = execute(prepare_shrink(open_source(str(model))), tmp_path / "shrunk")
+    assert bytes_of(shrunk) == bytes_of(base)
+    assert not (shrunk / "transformer" / "growth.json").exists()
+    verdict = verify(model, base, draws=1).components[0]
+    assert verdict.max_difference
+    assert verdict.promises == ()
+
+
+def test_trained_base_weights_stay_trained(grown: Path, tmp_path: Path) -> None:
+    """A base weight that trained can't be had back from the grown folder, and nothing pretends that it can."""
+    model = train(settings(grown, tmp_path / "run", train="all")).model
+    with pytest.raises(PlanError, match=r"train changed .* can't be taken back"):
+        prepare_shrink(open_source(str(model)))
+    with pytest.raises(PlanError, match="Say --base"):
+        prepare_pack(open_source(str(model)))
+    packing = prepare_pack(open_source(str(model)), base=open_source(str(grown.parent / "base")))
+    packed = write_pack(packing, tmp_path / "growth.safetensors")[0]
+    assert bytes_of(put_on(packed, grown.parent / "base", tmp_path / "again")) == bytes_of(model)
