@@ -62,7 +62,7 @@ def _ordered(
     depths = {depth for leaves in counts.values() for depth in leaves}
     if sorted(blocks) != list(range(len(blocks))) or len(blocks) not in depths:
         said = ", ".join(f"{key} = {_list(leaves)}" for key, leaves in counts.items())
-        numbers = ranges(sorted(blocks))
+        numbers = f"{ranges(sorted(blocks)):.200}"
         there = f" of {prefix}" if prefix != stack.name else ""
         raise CheckpointError(f"{where}: config.json says {said}, the tensors{there} hold blocks {numbers}")
     return FoundStack(prefix=prefix, blocks=tuple(blocks[i] for i in range(len(blocks))))
