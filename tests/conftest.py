@@ -9,7 +9,8 @@ import os
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -52,3 +53,25 @@ def _torch_as_found() -> Iterator[None]:
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
         torch.set_default_dtype(torch.float32)
         torch.use_deterministic_algorithms(False)
+
+
+Grow = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def grow(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Grow:
+    """Runs `grow ...` in the test's own folder: exit code, stdout, stderr."""
+    from modelgrow import cli
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "300")
+
+    def run(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["grow", *words])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        out, err = capsys.readouterr()
+        code = caught.value.code
+        return code if isinstance(code, int) else 0, out, err
+
+    return run

@@ -10,57 +10,18 @@ S video tokens, D width of a text or image state.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
 import torch
 
 from modelgrow.surgery import VerifyError
 
-from . import (
-    allegro,
-    cogvideox,
-    cosmos,
-    easyanimate,
-    flux,
-    hunyuan_video,
-    hunyuan_video15,
-    kandinsky5,
-    latte,
-    ltx,
-    ltx2,
-    mochi,
-    pixart,
-    sana_video,
-    sd3,
-    svd,
-    unet_motion,
-    wan,
-    wan_animate,
-    wan_vace,
-)
 from .recipe import Config, Inputs, Recipe, Runner
 
-_FAMILIES: tuple[Any, ...] = (
-    allegro,
-    cogvideox,
-    cosmos,
-    easyanimate,
-    flux,
-    hunyuan_video,
-    hunyuan_video15,
-    kandinsky5,
-    latte,
-    ltx,
-    ltx2,
-    mochi,
-    pixart,
-    sana_video,
-    sd3,
-    svd,
-    unet_motion,
-    wan,
-    wan_animate,
-    wan_vace,
+_FAMILIES: tuple[Any, ...] = tuple(
+    import_module(f"{__name__}.{module.name}") for module in iter_modules(__path__) if module.name != "recipe"
 )
 
 RECIPES: Mapping[str, Recipe] = {name: recipe for family in _FAMILIES for name, recipe in family.RECIPES.items()}

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from architectures import ARCHITECTURES, Architecture
+from architectures import ARCHITECTURES, Architecture, row_of
 from models import save
 
 from modelgrow.pipelines.models import load_model
@@ -157,7 +157,7 @@ def test_every_zero_is_needed(row: Architecture, stack: Stack, tmp_path: Path) -
 
 
 def test_growth_composes(tmp_path: Path) -> None:
-    row = ARCHITECTURES[0]
+    row = row_of("wan")
     base = save(tmp_path / "base", row.class_name, row.tiny, shard="20KB")
     once = grow(base, tmp_path / "once", ExpandOptions(mode="insert", blocks=2))
     twice = grow(once, tmp_path / "twice", ExpandOptions(mode="prefix", blocks=1))

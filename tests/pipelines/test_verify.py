@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from architectures import ARCHITECTURES
+from architectures import ARCHITECTURES, row_of
 from models import save
 from safetensors.torch import load_file, save_file
 
 from modelgrow.pipelines.verify import verify
 from modelgrow.surgery import CheckpointError, ExpandOptions, VerifyError, execute, open_source, plan_expand, prepare
 
-ROW = ARCHITECTURES[0]
+ROW = row_of("wan")
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 

@@ -3,35 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from growths import snapshot
 
-from modelgrow import cli
 from modelgrow.surgery import open_checkpoint
 from modelgrow.surgery.header import read_header, write_header
 
 Grow = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def grow(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Grow:
-    """Runs `grow ...` where the checkpoints are: exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "300")
-
-    def run(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["grow", *words])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        out, err = capsys.readouterr()
-        code = caught.value.code
-        return code if isinstance(code, int) else 0, out, err
-
-    return run
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from architectures import ARCHITECTURES
+from architectures import row_of
 from models import save
 
 from modelgrow.pipelines.models import load_model
@@ -24,7 +24,7 @@ from modelgrow.surgery import (
 )
 from modelgrow.train.select import add_lora, freeze_all_but, names_to_train
 
-ROW = ARCHITECTURES[0]
+ROW = row_of("wan")
 
 
 def grown(tmp_path: Path, dtype: torch.dtype = torch.float32, **options: Any) -> tuple[Any, Record]:
