@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import median
 
 _ENOUGH_FREE = 600 << 20
+_STEP = 64 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,8 +107,8 @@ class Filler:
     def fill(self) -> None:
         with self._path.open("rb", buffering=0) as file:
             file.seek(self._position)
-            while _free() > _ENOUGH_FREE and file.read(64 << 20):
-                pass
+            for _ in range((_free() - _ENOUGH_FREE) // _STEP):  # once over: the kernel may keep more free than that
+                file.read(_STEP)
             self._position = file.tell()
 
 

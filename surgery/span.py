@@ -53,6 +53,8 @@ class Span:
             for segment in segments:
                 self._write_segment(target, segment, self._source(segment, stack))
             os.fsync(target)
+            if segments:
+                _let_go(target, segments[0].position, segments[-1].end)
 
     def _source(self, segment: Segment, stack: ExitStack) -> int:
         path = segment.source
@@ -93,3 +95,13 @@ class Span:
                     "Something else writes to one of the files, or memory or disk fail; try again"
                 )
             self._report(step.nbytes)
+
+
+def _let_go(file: int, start: int, stop: int) -> None:
+    """Give the memory that caches a part of a file, which is on disk, to the next part.
+
+    To fill new memory takes longer than the copy itself where a machine's memory is someone else's, and
+    gigabytes that are only written would drive out what others read.
+    """
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(file, start, stop - start, os.POSIX_FADV_DONTNEED)

@@ -20,7 +20,7 @@ from .span import Progress, Span
 if TYPE_CHECKING:
     from pathlib import Path
 
-_MAX_SPAN = 256 << 20
+_MAX_SPAN = 64 << 20
 _MIN_SPAN = 16 << 20
 _LINK_FROM = 1 << 20
 """Bytes. Smaller files are the ones that people edit in place (configs, cards), and cost nothing to copy."""
@@ -62,7 +62,7 @@ class Writer:
     Every byte that was copied is compared with its source. What was cloned is not read again: the
     filesystem was asked to let both files share the same blocks, so those bytes exist once and there
     is nothing to compare. Zeros are left as holes, which take no room here; programs that copy the
-    output elsewhere may fill them.
+    output elsewhere may fill them. What is written and compared does not stay in the system's cache.
 
     Args:
         workers: Threads; None for `default_workers`.
