@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from .errors import CheckpointError
 from .move import CHUNK, Mover, write_at
 from .readback import Reader, whole_blocks
+from .segments import split
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,6 +21,9 @@ Progress = Callable[[int], None]
 """Called with the number of bytes done since the last call; a byte counts twice, written and compared."""
 
 Digest = Callable[[bytearray], object]
+
+_BATCH = 64 << 20
+"""Bytes that are put on disk at once."""
 
 
 class Span:
@@ -40,7 +44,7 @@ class Span:
         self._files: dict[Path, int] = {}
 
     def write(self, segments: Sequence[Segment]) -> None:
-        """Write and compare all of them, then wait for the disk.
+        """Write and compare all of them, and wait for the disk every now and then.
 
         Raises:
             OSError: The output can't be written.
@@ -50,11 +54,13 @@ class Span:
         with ExitStack() as stack:
             target = os.open(self._path, os.O_RDWR)
             stack.callback(os.close, target)
-            for segment in segments:
-                self._write_segment(target, segment, self._source(segment, stack))
-            os.fsync(target)
-            if segments:
-                _let_go(target, segments[0].position, segments[-1].end)
+            for part in split(segments, _BATCH):
+                for segment in part:
+                    self._write_segment(target, segment, self._source(segment, stack))
+                os.fsync(target)
+                _let_go(target, part[0].position, part[-1].end)
+            if not segments:
+                os.fsync(target)  # an empty file is a file
 
     def _source(self, segment: Segment, stack: ExitStack) -> int:
         path = segment.source
