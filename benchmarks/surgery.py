@@ -69,7 +69,11 @@ def rows_of(base: Path, same: Path, llama: Path | None, mergekit: str | None) ->
     ]
     if mergekit and llama:
         rows.append(
-            Row(name="mergekit", command=(mergekit, str(llama / "grow.yaml"), "{out}", "--out-shard-size", "1B"))
+            Row(
+                name="mergekit",
+                command=(mergekit, str(llama / "grow.yaml"), "{out}", "--out-shard-size", "1B"),
+                reads=llama,
+            )
         )
     return rows
 
