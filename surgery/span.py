@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from .errors import CheckpointError
 from .move import CHUNK, Mover, write_at
 from .readback import Reader, whole_blocks
-from .segments import split
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,8 +21,9 @@ Progress = Callable[[int], None]
 
 Digest = Callable[[bytearray], object]
 
-_BATCH = 64 << 20
-"""Bytes that are put on disk at once."""
+_STRIDE = 4 << 20
+_BEHIND = 64 << 20
+"""Bytes: the disk is told to begin every stride, and to be done that far behind."""
 
 
 class Span:
@@ -42,9 +42,10 @@ class Span:
         self._mover = Mover()
         self._reader = Reader()
         self._files: dict[Path, int] = {}
+        self._begun = 0
 
     def write(self, segments: Sequence[Segment]) -> None:
-        """Write and compare all of them, and wait for the disk every now and then.
+        """Write and compare all of them, then wait for the disk.
 
         Raises:
             OSError: The output can't be written.
@@ -54,13 +55,11 @@ class Span:
         with ExitStack() as stack:
             target = os.open(self._path, os.O_RDWR)
             stack.callback(os.close, target)
-            for part in split(segments, _BATCH):
-                for segment in part:
-                    self._write_segment(target, segment, self._source(segment, stack))
-                os.fsync(target)
-                _let_go(target, part[0].position, part[-1].end)
-            if not segments:
-                os.fsync(target)  # an empty file is a file
+            first = self._begun = segments[0].position if segments else 0
+            for segment in segments:
+                self._write_segment(target, segment, self._source(segment, stack))
+            os.fsync(target)
+            _let_go(target, first, segments[-1].end if segments else 0)
 
     def _source(self, segment: Segment, stack: ExitStack) -> int:
         path = segment.source
@@ -101,13 +100,23 @@ class Span:
                     "Something else writes to one of the files, or memory or disk fail; try again"
                 )
             self._report(step.nbytes)
+            if step.end - self._begun >= _STRIDE:
+                self._pace(target, step.end)
+
+    def _pace(self, target: int, done: int) -> None:
+        """Let the disk begin now, so that little is left to wait for at the end, and give back what it has."""
+        _let_go(target, self._begun, done)
+        _let_go(target, self._begun - _BEHIND, done - _BEHIND)
+        self._begun = done
 
 
 def _let_go(file: int, start: int, stop: int) -> None:
-    """Give the memory that caches a part of a file, which is on disk, to the next part.
+    """Tell the system that a range of a file won't be read again soon.
 
-    To fill new memory takes longer than the copy itself where a machine's memory is someone else's, and
-    gigabytes that are only written would drive out what others read.
+    Linux then begins to write what is not on disk yet, and takes back the memory of what is. To fill
+    new memory takes longer than the copy itself where the machine is virtual, and gigabytes that are
+    only written would drive out what others read.
     """
-    if hasattr(os, "posix_fadvise"):
+    start = max(0, start)
+    if hasattr(os, "posix_fadvise") and start < stop:
         os.posix_fadvise(file, start, stop - start, os.POSIX_FADV_DONTNEED)

@@ -20,7 +20,7 @@ from .span import Progress, Span
 if TYPE_CHECKING:
     from pathlib import Path
 
-_MAX_SPAN = 64 << 20
+_MAX_SPAN = 1 << 30
 _MIN_SPAN = 16 << 20
 _LINK_FROM = 1 << 20
 """Bytes. Smaller files are the ones that people edit in place (configs, cards), and cost nothing to copy."""
