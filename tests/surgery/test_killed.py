@@ -102,11 +102,9 @@ def test_killed_at_moments_all_over_its_run(heavy: Path, tmp_path: Path, overwri
     kill_many_times(heavy, tmp_path, 12, overwrite=overwrite)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_killed_two_hundred_times(heavy: Path, tmp_path: Path, overwrite: bool, pytestconfig: pytest.Config) -> None:
-    if "slow" not in pytestconfig.getoption("markexpr"):
-        pytest.skip("takes minutes; run it with -m slow")
+def test_killed_two_hundred_times(heavy: Path, tmp_path: Path, overwrite: bool) -> None:
     kill_many_times(heavy, tmp_path, 100, overwrite=overwrite)
 
 
