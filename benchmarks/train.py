@@ -166,7 +166,7 @@ def run_case(
         torch.cuda.reset_peak_memory_stats()
     for number in range(rounds + 1):
         began = time.perf_counter()
-        loss().backward()  # type: ignore[no-untyped-call]
+        loss().backward()
         optimizer.step()
         optimizer.zero_grad()
         if device != "cpu":
