@@ -30,6 +30,9 @@ MAX_HEADER = 100_000_000
 MAX_METADATA = 10_000_000
 """Bytes of `__metadata__`, which is the only part of a header that is text of any length."""
 
+MAX_TENSORS = 100_000
+"""In one file: each takes some 500 bytes of memory, and a hostile header must stay harmless. Real files have thousands."""
+
 _MAX_NAME = 65_536
 _MAX_ENTRY = 65_536
 _METADATA = "__metadata__"
@@ -116,6 +119,11 @@ def read_header(path: Path) -> Header:
         if name == _METADATA:
             metadata = _metadata(scanner, path)
         else:
+            if len(tensors) == MAX_TENSORS:
+                raise CheckpointError(
+                    f"{path}: holds more than {MAX_TENSORS} tensors; no model keeps so many in one file. "
+                    "Save it in shards if yours does"
+                )
             tensors[name] = _tensor(name, scanner.value(limit=_MAX_ENTRY), path, 8 + length, size)
     scanner.end()
     tensors = _in_order(tensors)

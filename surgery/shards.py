@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 INDEX_SUFFIX = ".safetensors.index.json"
 
+MAX_INDEXED = 200_000
+"""Tensors that an index may name; the largest published models have half as many."""
+
 _MAX_NAME = 65_536
 _MAX_OTHER = 1_000_000
 
@@ -77,6 +80,8 @@ def _names(scanner: Scanner, path: Path) -> dict[str, str]:
     for key in scanner.members(limit=_MAX_NAME):
         if key in found:
             raise scanner.twice(key)
+        if len(found) == MAX_INDEXED:
+            raise CheckpointError(f"{path}: names more than {MAX_INDEXED} tensors; no model has so many")
         value = scanner.string(limit=_MAX_NAME) if scanner.next_is(b'"') else scanner.value(limit=_MAX_NAME)
         if not isinstance(value, str) or not value.endswith(".safetensors") or any(c in value for c in "/\\\0:"):
             raise CheckpointError(

@@ -45,6 +45,12 @@ class TestIndex:
         assert checkpoint.metadata == {"format": "pt", "made": "by hand"}
         assert open_checkpoint(sharded / INDEX).tensors == checkpoint.tensors
 
+    def test_of_more_tensors_than_any_model_has(self, sharded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("modelgrow.surgery.shards.MAX_INDEXED", 2 + 3 * 8)
+        open_checkpoint(sharded)
+        monkeypatch.setattr("modelgrow.surgery.shards.MAX_INDEXED", 2 + 3 * 8 - 1)
+        assert "names more than 25 tensors" in refusal(sharded)
+
     @pytest.mark.parametrize(
         ("name", "fault"),
         [

@@ -289,3 +289,16 @@ def test_a_file_that_may_not_be_read(path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(CheckpointError, match="can't be read: Permission denied"):
         read_header(path)
+
+
+def test_a_file_of_more_tensors_than_any_model_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every tensor takes more memory than its entry takes of the file, so their number is bounded."""
+    monkeypatch.setattr("modelgrow.surgery.header.MAX_TENSORS", 3)
+    path = tmp_path / "many.safetensors"
+    for count in (3, 4):
+        tensors: dict[str, tuple[str, tuple[int, ...], int]] = {f"t{i}": ("U8", (0,), 0) for i in range(count)}
+        path.write_bytes(write_header(tensors, {}))
+        if count == 3:
+            assert len(read_header(path).tensors) == 3
+    with pytest.raises(CheckpointError, match="holds more than 3 tensors"):
+        read_header(path)
