@@ -31,7 +31,7 @@ MAX_METADATA = 10_000_000
 """Bytes of `__metadata__`, which is the only part of a header that is text of any length."""
 
 MAX_TENSORS = 100_000
-"""In one file. Each takes some 500 bytes of memory, and a hostile header must stay harmless; real ones have thousands."""
+"""In one file. Each takes some 500 bytes of memory, which a hostile header must not turn against us."""
 
 _MAX_NAME = 65_536
 _MAX_ENTRY = 65_536
