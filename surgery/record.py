@@ -108,17 +108,13 @@ class Record:
 
     def changed_since(self, done: int) -> frozenset[str]:
         """Everything that the steps from number `done` on changed, the base's and what was new, by its names now."""
-        return frozenset(
-            now
-            for number, step in enumerate(self.steps[done:], done + 1)
-            for name in step.changed
-            for now in names_after(name, self.steps[number:])
-        )
+        return frozenset(self._now("changed", done))
 
-    def _now(self, kind: str) -> tuple[str, ...]:
+    def _now(self, kind: str, done: int = 0) -> tuple[str, ...]:
+        """What the steps from number `done` on list as `kind`, by its names now."""
         found = (
             now
-            for number, step in enumerate(self.steps, 1)
+            for number, step in enumerate(self.steps[done:], done + 1)
             for name in getattr(step, kind)
             for now in names_after(name, self.steps[number:])
         )

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, WanPipeline
+from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler, WanPipeline
 from models import build
 from transformers import T5Tokenizer, UMT5Config, UMT5EncoderModel
+
+from modelgrow.pipelines.models import align
 
 VAE = {
     "base_dim": 8,
@@ -69,3 +71,28 @@ def save_tiny_wan(folder: Path) -> Path:
     )
     pipeline.save_pretrained(folder)
     return folder
+
+
+def load_aligned(folder: Path, dtype: torch.dtype | None = None) -> Any:
+    """A pipeline as diffusers loads it, with weights where CPU kernels are alike for equal ones."""
+    pipeline: Any = DiffusionPipeline
+    pipeline = pipeline.from_pretrained(str(folder), **({"dtype": dtype} if dtype else {}))
+    for part in pipeline.components.values():
+        if isinstance(part, torch.nn.Module):
+            align(part)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def tiny_clip(pipeline: Any, prompt: str) -> torch.Tensor:
+    """Five frames of 32 x 32 in two steps, always from the same noise."""
+    frames: torch.Tensor = pipeline(
+        prompt,
+        height=32,
+        width=32,
+        num_frames=5,
+        num_inference_steps=2,
+        generator=torch.Generator().manual_seed(0),
+        output_type="pt",
+    ).frames
+    return frames

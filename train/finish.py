@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import save_file
 
-from modelgrow.surgery import Copy, Job, Plan, PlannedTensor, Record, execute
+from modelgrow.surgery import Copy, Job, Plan, PlannedTensor, execute
 from modelgrow.surgery.header import read_header
-from modelgrow.surgery.job import made_with
 from modelgrow.surgery.plan import Stored
-from modelgrow.surgery.record import Step, fingerprint_of
 
 if TYPE_CHECKING:
     from modelgrow.surgery import Checkpoint, Source
@@ -33,6 +31,8 @@ class Trained:
 
 def write_model(source: Source, component: str, trained: Trained, output: Path, *, overwrite: bool = False) -> Path:
     """The pipeline with its trained component, every other byte as it was. Values take the stored dtype.
+
+    The record gets the run as one more step; a model that never grew, and has none, gets none.
 
     Raises:
         GrowError: See `execute`.
@@ -56,7 +56,7 @@ def write_model(source: Source, component: str, trained: Trained, output: Path, 
             source=source,
             checkpoints={component: checkpoint},
             plans={component: plan},
-            records={component: extend_record(checkpoint, trained)},
+            records={} if checkpoint.record else {component: None},
         )
         return execute(job, output, overwrite=overwrite)
     finally:
@@ -76,21 +76,3 @@ def plan_train(checkpoint: Checkpoint, values: Path, trained: Trained) -> Plan:
         for name, tensor in checkpoint.tensors.items()
     )
     return Plan(operation="train", options=trained.told, class_name=str(checkpoint.class_name), tensors=tensors)
-
-
-def extend_record(checkpoint: Checkpoint, trained: Trained) -> Record | None:
-    """The record with the run as one more step, which changed what it trained."""
-    if checkpoint.record is None:
-        return None
-    step = Step(
-        operation="train",
-        options=trained.told,
-        index_map={},
-        copied_from={},
-        new=(),
-        zeroed=(),
-        changed=tuple(trained.values),
-        input_fingerprint=fingerprint_of(checkpoint),
-        made_with=made_with(),
-    )
-    return Record(base=checkpoint.record.base, steps=(*checkpoint.record.steps, step))

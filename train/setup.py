@@ -77,7 +77,10 @@ def set_up(settings: Settings, tell: Tell) -> Run:
     with accelerator.main_process_first():
         pipeline = load_pipeline(folder, device=str(accelerator.device))
     objective = objective_of(pipeline.scheduler, sampling=settings.timestep_sampling, shift=settings.shift)
-    cache, data = make_cache(settings, accelerator, pipeline, source, component, tell)
+    encoder = PipelineEncoder(
+        pipeline=pipeline, family=family, fingerprint=fingerprint(source, component.name), device=accelerator.device
+    )
+    cache, data = make_cache(settings, accelerator, encoder, tell)
     model = getattr(pipeline, component.name)
     trained = choose_trained(model, component, settings)
     prepare_model(model, settings)
@@ -133,29 +136,24 @@ def choose_component(source: Source, settings: Settings) -> Component:
 
 
 def make_cache(
-    settings: Settings, accelerator: Accelerator, pipeline: Any, source: Source, component: Component, tell: Tell
+    settings: Settings, accelerator: Accelerator, encoder: PipelineEncoder, tell: Tell
 ) -> tuple[Cache, DataReport]:
     """Open the data, report on them, encode what is not encoded yet."""
     clips = open_clips(settings.data, num_frames=settings.num_frames, height=settings.height, width=settings.width)
+    temporal, spatial = compression(encoder.pipeline)
     buckets = choose_buckets(
         clips,
         num_frames=settings.num_frames,
         height=settings.height,
         width=settings.width,
-        temporal_factor=compression(pipeline)[0],
-        spatial_factor=compression(pipeline)[1],
+        temporal_factor=temporal,
+        spatial_factor=spatial,
     )
     data = report_data(clips, buckets)
     folder = Path(settings.output)
     if accelerator.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
         contact_sheet(clips, folder / "data.png", buckets=buckets, overwrite=True)
-    encoder = PipelineEncoder(
-        pipeline=pipeline,
-        family=family_of(component.class_name),
-        fingerprint=fingerprint(source, component.name),
-        device=accelerator.device,
-    )
     cache = build_cache(
         clips,
         buckets,

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import torch
 from architectures import ARCHITECTURES
-from diffusers import DiffusionPipeline, WanTransformer3DModel
+from diffusers import WanTransformer3DModel
 from growths import grow, pack
 from models import build, save
+from tiny_pipelines import load_aligned, tiny_clip
 
 from modelgrow.pipelines import load_growth
 from modelgrow.pipelines.models import align
@@ -24,7 +25,6 @@ from modelgrow.surgery import (
     open_checkpoint,
 )
 
-Pipeline: Any = DiffusionPipeline
 WAN = next(row for row in ARCHITECTURES if row.class_name == "WanTransformer3DModel")
 COGVIDEOX = next(row for row in ARCHITECTURES if row.class_name == "CogVideoXTransformer3DModel")
 
@@ -42,26 +42,8 @@ def train(folder: Path) -> None:
             file.write(values.contiguous().view(torch.uint8).numpy().tobytes())
 
 
-def load(folder: Path, dtype: torch.dtype | None = None) -> Any:
-    pipeline = Pipeline.from_pretrained(str(folder), **({"dtype": dtype} if dtype else {}))
-    for part in pipeline.components.values():
-        if isinstance(part, torch.nn.Module):
-            align(part)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
-
-
 def clip(pipeline: Any) -> torch.Tensor:
-    frames: torch.Tensor = pipeline(
-        "a red circle moves right",
-        height=32,
-        width=32,
-        num_frames=5,
-        num_inference_steps=2,
-        generator=torch.Generator().manual_seed(0),
-        output_type="pt",
-    ).frames
-    return frames
+    return tiny_clip(pipeline, "a red circle moves right")
 
 
 def outputs(model: Any, dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
@@ -85,7 +67,7 @@ def growth_of(grown: Path) -> Path:
 
 
 def test_pipeline_runs_as_the_grown_folder_does(tiny_pipeline: Path, grown: Path, tmp_path: Path) -> None:
-    pipeline = load(tiny_pipeline)
+    pipeline = load_aligned(tiny_pipeline)
     before = clip(pipeline)
     old = pipeline.transformer
     weights = (tiny_pipeline / "transformer" / "diffusion_pytorch_model.safetensors").read_bytes()
@@ -96,7 +78,7 @@ def test_pipeline_runs_as_the_grown_folder_does(tiny_pipeline: Path, grown: Path
     assert pipeline.transformer.config.num_layers == 4
     assert len(pipeline.transformer.blocks) == 4
     found = clip(pipeline)
-    assert torch.equal(found, clip(load(grown)))
+    assert torch.equal(found, clip(load_aligned(grown)))
     assert not torch.equal(found, before)
     assert (tiny_pipeline / "transformer" / "diffusion_pytorch_model.safetensors").read_bytes() == weights
     shared = {tensor.data_ptr() for tensor in old.parameters()}
@@ -108,12 +90,12 @@ def test_pipeline_runs_as_the_grown_folder_does(tiny_pipeline: Path, grown: Path
         "diffusers",
         "WanTransformer3DModel",
     ]
-    assert torch.equal(clip(load(tmp_path / "saved")), found)
+    assert torch.equal(clip(load_aligned(tmp_path / "saved")), found)
 
 
 def test_another_dtype_than_stored(tiny_pipeline: Path, grown: Path) -> None:
     """Some modules stay in float32 (Wan's norms and tables); new blocks do as their siblings do."""
-    expected, pipeline = load(grown, torch.bfloat16), load(tiny_pipeline, torch.bfloat16)
+    expected, pipeline = load_aligned(grown, torch.bfloat16), load_aligned(tiny_pipeline, torch.bfloat16)
     load_growth(pipeline, growth_of(grown))
     dtypes = {name: tensor.dtype for name, tensor in pipeline.transformer.state_dict().items()}
     assert dtypes == {name: tensor.dtype for name, tensor in expected.transformer.state_dict().items()}
@@ -143,7 +125,7 @@ def test_model_by_itself(tmp_path: Path, row: Any, dtype: torch.dtype) -> None:
 
 def test_two_transformers(tiny_pipeline: Path, tmp_path: Path) -> None:
     """As in Wan 2.2: one for the noisy steps, one for the others, each with its own growth."""
-    base = load(tiny_pipeline)
+    base = load_aligned(tiny_pipeline)
     base.register_modules(transformer_2=build("WanTransformer3DModel", dict(base.transformer.config), seed=5))
     base.register_to_config(boundary_ratio=0.5)
     base.save_pretrained(tmp_path / "base")
@@ -152,29 +134,29 @@ def test_two_transformers(tiny_pipeline: Path, tmp_path: Path) -> None:
     train(folder / "transformer_2")
     pack(folder, tmp_path / "growth")
     pack(folder, tmp_path / "one", components=["transformer_2"])
-    expected = clip(load(folder))
-    pipeline = load(tmp_path / "base")
+    expected = clip(load_aligned(folder))
+    pipeline = load_aligned(tmp_path / "base")
     assert not torch.equal(clip(pipeline), expected)
     load_growth(pipeline, tmp_path / "one")
     assert [pipeline.transformer.config.num_layers, pipeline.transformer_2.config.num_layers] == [2, 3]
     assert not torch.equal(clip(pipeline), expected)
     load_growth(pipeline, tmp_path / "growth", component="transformer")
     assert torch.equal(clip(pipeline), expected)
-    model = load_growth(load(tmp_path / "base").transformer, tmp_path / "growth", component="transformer")
+    model = load_growth(load_aligned(tmp_path / "base").transformer, tmp_path / "growth", component="transformer")
     assert torch.equal(model.proj_out.weight, pipeline.transformer.proj_out.weight)
     with pytest.raises(SourceError, match="holds transformer, transformer_2; say which with component="):
-        load_growth(load(tmp_path / "base").transformer, tmp_path / "growth")
+        load_growth(load_aligned(tmp_path / "base").transformer, tmp_path / "growth")
     alone = grow(tmp_path / "base" / "transformer_2", tmp_path / "alone", mode="suffix", blocks=1)
     pack(alone, tmp_path / "lone")
     with pytest.raises(SourceError, match="Say which with component="):
-        load_growth(load(tmp_path / "base"), tmp_path / "lone")
-    both = load_growth(load(tmp_path / "base"), tmp_path / "lone", component="transformer_2")
+        load_growth(load_aligned(tmp_path / "base"), tmp_path / "lone")
+    both = load_growth(load_aligned(tmp_path / "base"), tmp_path / "lone", component="transformer_2")
     assert [both.transformer.config.num_layers, both.transformer_2.config.num_layers] == [2, 3]
 
 
 class TestRefused:
     def test_other_weights(self, tiny_pipeline: Path, grown: Path) -> None:
-        pipeline = load(tiny_pipeline)
+        pipeline = load_aligned(tiny_pipeline)
         with torch.no_grad():
             pipeline.transformer.proj_out.bias[0] += 1
         with pytest.raises(SourceError, match=r"transformer has other weights .* than tiny-wan"):
@@ -182,7 +164,7 @@ class TestRefused:
         assert pipeline.transformer.config.num_layers == 2
 
     def test_other_weights_in_another_dtype(self, tiny_pipeline: Path, grown: Path, tmp_path: Path) -> None:
-        pipeline = load(tiny_pipeline, torch.bfloat16)
+        pipeline = load_aligned(tiny_pipeline, torch.bfloat16)
         other = build("WanTransformer3DModel", dict(pipeline.transformer.config) | {"num_layers": 2}, seed=9)
         other.save_pretrained(tmp_path / "other")
         pipeline.transformer = WanTransformer3DModel.from_pretrained(tmp_path / "other", torch_dtype=torch.bfloat16)
@@ -192,7 +174,7 @@ class TestRefused:
     def test_what_cannot_be_checked_is_said(
         self, tiny_pipeline: Path, grown: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        pipeline = load(tiny_pipeline, torch.bfloat16)
+        pipeline = load_aligned(tiny_pipeline, torch.bfloat16)
         pipeline.transformer.register_to_config(_name_or_path="somewhere/else")
         with caplog.at_level(logging.WARNING, logger="modelgrow"):
             load_growth(pipeline, growth_of(grown))
@@ -203,7 +185,7 @@ class TestRefused:
         ("change", "message"), [({"num_layers": 3}, "another model"), ({"ffn_dim": 48}, "has the shape")]
     )
     def test_another_size(self, tiny_pipeline: Path, grown: Path, change: dict[str, int], message: str) -> None:
-        pipeline = load(tiny_pipeline)
+        pipeline = load_aligned(tiny_pipeline)
         pipeline.transformer = build("WanTransformer3DModel", dict(pipeline.transformer.config) | change)
         with pytest.raises(SourceError, match=message):
             load_growth(pipeline, growth_of(grown))
@@ -213,7 +195,7 @@ class TestRefused:
             load_growth(build("CogVideoXTransformer3DModel", COGVIDEOX.tiny), growth_of(grown))
 
     def test_twice(self, tiny_pipeline: Path, grown: Path) -> None:
-        pipeline = load_growth(load(tiny_pipeline), growth_of(grown))
+        pipeline = load_growth(load_aligned(tiny_pipeline), growth_of(grown))
         with pytest.raises(SourceError, match="another model"):
             load_growth(pipeline, growth_of(grown))
 
@@ -228,17 +210,17 @@ class TestRefused:
             (lambda m: m.to("meta"), "without weights"),
         ]
         for install, message in installs:
-            pipeline = load(tiny_pipeline)
+            pipeline = load_aligned(tiny_pipeline)
             install(pipeline.transformer)
             with pytest.raises(CheckpointError, match=message):
                 load_growth(pipeline, growth_of(grown))
-        pipeline = load(tiny_pipeline)
+        pipeline = load_aligned(tiny_pipeline)
         pipeline._all_hooks = [object()]
         with pytest.raises(CheckpointError, match="offloaded"):
             load_growth(pipeline, growth_of(grown))
 
     def test_no_such_file(self, tiny_pipeline: Path) -> None:
-        pipeline = load(tiny_pipeline)
+        pipeline = load_aligned(tiny_pipeline)
         with pytest.raises(SourceError, match="no such file"):
             load_growth(pipeline, "nowhere.safetensors")
         with pytest.raises(SourceError, match=r"no growth\.safetensors to be had from the Hub"):

@@ -10,21 +10,20 @@ from typing import Any
 import pytest
 import torch
 from architectures import ARCHITECTURES
-from diffusers import DiffusionPipeline
 from growths import grow, pack
 from huggingface_hub.errors import LocalEntryNotFoundError
 from models import save
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
+from tiny_pipelines import load_aligned, tiny_clip
 
 from modelgrow.pipelines import load_growth, load_lora
-from modelgrow.pipelines.models import align, load_model
+from modelgrow.pipelines.models import load_model
 from modelgrow.pipelines.probes import random_inputs, run_model
 from modelgrow.surgery import CheckpointError, anatomies, open_checkpoint, open_source
 from modelgrow.surgery.lora import grown_models, prepare_remap, remap_keys, write_remapped
 
-Pipeline: Any = DiffusionPipeline
 NAME = "pytorch_lora_weights.safetensors"
 
 
@@ -32,26 +31,8 @@ TARGETS = ("attn1.to_q", "attn1.to_v", "attn2.to_q", "attn2.to_v", "ffn.net.2")
 """Of every block, what ["to_q", "to_v", "ffn.net.2"] means in Wan."""
 
 
-def load(folder: Path) -> Any:
-    pipeline = Pipeline.from_pretrained(str(folder))
-    for part in pipeline.components.values():
-        if isinstance(part, torch.nn.Module):
-            align(part)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
-
-
 def clip(pipeline: Any) -> torch.Tensor:
-    frames: torch.Tensor = pipeline(
-        "a blue square moves left",
-        height=32,
-        width=32,
-        num_frames=5,
-        num_inference_steps=2,
-        generator=torch.Generator().manual_seed(0),
-        output_type="pt",
-    ).frames
-    return frames
+    return tiny_clip(pipeline, "a blue square moves left")
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +43,7 @@ def grown(tiny_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 @pytest.fixture(scope="module")
 def lora(tiny_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random LoRA as diffusers writes it: its settings say alpha 6, and another rank for one module."""
-    pipeline = load(tiny_pipeline)
+    pipeline = load_aligned(tiny_pipeline)
     config = LoraConfig(
         r=2,
         lora_alpha=6,
@@ -86,7 +67,7 @@ def lora(tiny_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def expected(tiny_pipeline: Path, lora: Path) -> torch.Tensor:
-    pipeline = load(tiny_pipeline)
+    pipeline = load_aligned(tiny_pipeline)
     plain = clip(pipeline)
     pipeline.load_lora_weights(str(lora.parent), weight_name=NAME)
     with_lora = clip(pipeline)
@@ -97,21 +78,21 @@ def expected(tiny_pipeline: Path, lora: Path) -> torch.Tensor:
 def test_remapped_file(grown: Path, lora: Path, expected: torch.Tensor, tmp_path: Path) -> None:
     remapping = prepare_remap(lora, grown_models(open_source(str(grown))))
     write_remapped(remapping, tmp_path / NAME)
-    pipeline = load(grown)
+    pipeline = load_aligned(grown)
     pipeline.load_lora_weights(str(tmp_path), weight_name=NAME)
     assert torch.equal(clip(pipeline), expected)
 
 
 @pytest.mark.filterwarnings("ignore:While injecting the PEFT adapters:RuntimeWarning")  # rightly: see below
 def test_as_it_is_it_reaches_the_wrong_blocks(grown: Path, lora: Path, expected: torch.Tensor) -> None:
-    pipeline = load(grown)
+    pipeline = load_aligned(grown)
     pipeline.load_lora_weights(str(lora.parent), weight_name=NAME)
     assert not torch.equal(clip(pipeline), expected)
 
 
 def test_load_lora(grown: Path, lora: Path, expected: torch.Tensor) -> None:
     for source in (lora, str(lora.parent)):
-        pipeline = load(grown)
+        pipeline = load_aligned(grown)
         load_lora(pipeline, source, weight_name=NAME, adapter_name="mine")
         assert pipeline.get_list_adapters() == {"transformer": ["mine"]}
         assert torch.equal(clip(pipeline), expected)
@@ -121,7 +102,7 @@ def test_load_lora_after_load_growth(
     tiny_pipeline: Path, grown: Path, lora: Path, expected: torch.Tensor, tmp_path: Path
 ) -> None:
     pack(grown, tmp_path / "growth")
-    pipeline = load_growth(load(tiny_pipeline), tmp_path / "growth")
+    pipeline = load_growth(load_aligned(tiny_pipeline), tmp_path / "growth")
     load_lora(pipeline, lora, weight_name=NAME)
     assert torch.equal(clip(pipeline), expected)
 
@@ -136,17 +117,17 @@ def test_original_layout(tiny_pipeline: Path, grown: Path, lora: Path, tmp_path:
             name = name.replace(new, old)
         original[name] = tensor
     save_file(original, tmp_path / "original.safetensors")
-    base, deep = load(tiny_pipeline), load(grown)
+    base, deep = load_aligned(tiny_pipeline), load_aligned(grown)
     base.load_lora_weights(str(tmp_path), weight_name="original.safetensors")
     load_lora(deep, tmp_path / "original.safetensors")
     found = clip(deep)
     assert torch.equal(found, clip(base))
-    assert not torch.equal(found, clip(load(grown)))
+    assert not torch.equal(found, clip(load_aligned(grown)))
 
 
 def test_a_state_dict(grown: Path, lora: Path, tiny_pipeline: Path) -> None:
     """Without settings alpha is the rank."""
-    base, deep = load(tiny_pipeline), load(grown)
+    base, deep = load_aligned(tiny_pipeline), load_aligned(grown)
     base.load_lora_weights(load_file(lora))
     load_lora(deep, load_file(lora))
     assert torch.equal(clip(deep), clip(base))
@@ -187,7 +168,7 @@ def outputs(model: Any) -> torch.Tensor:
 
 def test_what_has_not_grown(tiny_pipeline: Path, lora: Path) -> None:
     with pytest.raises(CheckpointError, match="no component is known to have grown"):
-        load_lora(load(tiny_pipeline), lora)
+        load_lora(load_aligned(tiny_pipeline), lora)
 
 
 def test_a_grown_pipeline_from_the_hub(
@@ -210,7 +191,7 @@ def test_a_grown_pipeline_from_the_hub(
             raise LocalEntryNotFoundError(name)
         return str(grown / name)
 
-    pipeline = load(folder)
+    pipeline = load_aligned(folder)
     with pytest.raises(CheckpointError, match="no component is known to have grown"):
         load_lora(pipeline, lora)
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
@@ -221,7 +202,7 @@ def test_a_grown_pipeline_from_the_hub(
 
 def test_a_lora_that_is_not_there(grown: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="can't be read"):
-        load_lora(load(grown), tmp_path / "nothing.safetensors")
+        load_lora(load_aligned(grown), tmp_path / "nothing.safetensors")
 
 
 def test_settings_of_the_remapped_file(grown: Path, lora: Path) -> None:
