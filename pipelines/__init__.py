@@ -1,9 +1,47 @@
-"""What diffusers loads and runs: verification of grown models, and generation."""
+"""What diffusers loads and runs: grown classes, Open-Sora, ExVideo, generation, and verification.
+
+    import modelgrow.pipelines
+    from diffusers import DiffusionPipeline
+
+    pipeline = DiffusionPipeline.from_pretrained("wan-suffix8-slot")
+
+The import is all it takes: diffusers then finds the classes of this package under their names.
+"""
 
 if not __name__.startswith("modelgrow."):
     raise ImportError("import this as 'modelgrow.pipelines'; run 'pip install -e .' in the clone first")
 
-from .growth import load_growth
-from .lora import load_lora
+from importlib import import_module
+from typing import Any
 
-__all__ = ["load_growth", "load_lora"]
+from . import registry
+
+_MODULES = {
+    "load_growth": "growth",
+    "load_lora": "lora",
+}
+"""Public name -> module of this package, imported when it is asked for: most need torch and diffusers."""
+
+__all__ = sorted(_MODULES)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    if name == "ModelMixin":
+        # diffusers takes a module for a library of models if it finds this name in it.
+        from diffusers import ModelMixin
+
+        return ModelMixin
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})
+
+
+def _is_class(name: str) -> bool:
+    return name in _MODULES and name[0].isupper()
+
+
+registry.register(_is_class)

@@ -19,8 +19,8 @@ ALIGNMENT = 64
 
 
 def model_class(name: str) -> Any:
-    """The class that config.json names. Raises `CheckpointError` if diffusers has none of that name."""
-    import diffusers
+    """The class that config.json names, diffusers' or ours. Raises `CheckpointError` if there is none."""
+    import diffusers  # which knows ours too, see `registry`
 
     found = getattr(diffusers, name, None)
     if not isinstance(found, type):
