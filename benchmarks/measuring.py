@@ -56,7 +56,7 @@ def measure(command: Sequence[str]) -> Sample:
     """Run a command to its end. Raises `RuntimeError` with what it said, if it fails."""
     began = time.perf_counter()
     with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT, env=_environment())
         peak = anonymous = number = 0
         while not number:
             memory = _memory(process.pid)
@@ -70,6 +70,11 @@ def measure(command: Sequence[str]) -> Sample:
             said.seek(0)
             raise RuntimeError(f"{' '.join(command)} failed:\n{said.read().decode(errors='replace')[-2000:]}")
     return Sample(wall=wall, cpu=usage.ru_utime + usage.ru_stime, peak=peak, anonymous=anonymous)
+
+
+def _environment() -> dict[str, str]:
+    """Ours, but programs start from bytecode, as those that pip installed do."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 def _memory(number: int) -> dict[str, int]:
