@@ -17,10 +17,11 @@ from modelgrow.surgery import TrainError, open_source
 from .cache import build_cache
 from .data.buckets import choose_buckets
 from .data.open import open_clips
+from .data.short import ShortCaptions
 from .data.report import contact_sheet
 from .data.report import report as report_data
 from .encoder import PipelineEncoder, fingerprint
-from .families import family_of
+from .families import family_of, trait
 from .objectives import objective_of
 from .select import add_lora, freeze_all_but, names_to_train
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from modelgrow.surgery import Component, Record, Source
 
     from .cache import Cache
+    from .data.clip import ClipSource
     from .data.report import DataReport
     from .families.family import Family
     from .objectives.objective import Objective
@@ -80,8 +82,8 @@ def set_up(settings: Settings, tell: Tell) -> Run:
     encoder = PipelineEncoder(
         pipeline=pipeline, family=family, fingerprint=fingerprint(source, component.name), device=accelerator.device
     )
-    cache, data = make_cache(settings, accelerator, encoder, tell)
     model = getattr(pipeline, component.name)
+    cache, data = make_cache(settings, accelerator, encoder, model, tell)
     trained = choose_trained(model, component, settings)
     prepare_model(model, settings)
     return Run(
@@ -136,11 +138,11 @@ def choose_component(source: Source, settings: Settings) -> Component:
 
 
 def make_cache(
-    settings: Settings, accelerator: Accelerator, encoder: PipelineEncoder, tell: Tell
+    settings: Settings, accelerator: Accelerator, encoder: PipelineEncoder, model: Any, tell: Tell
 ) -> tuple[Cache, DataReport]:
     """Open the data, report on them, encode what is not encoded yet."""
-    clips = open_clips(settings.data, num_frames=settings.num_frames, height=settings.height, width=settings.width)
-    temporal, spatial = compression(encoder.pipeline)
+    clips = open_for(encoder.family, settings)
+    temporal, spatial = compression(encoder.pipeline, model)
     buckets = choose_buckets(
         clips,
         num_frames=settings.num_frames,
@@ -148,6 +150,7 @@ def make_cache(
         width=settings.width,
         temporal_factor=temporal,
         spatial_factor=spatial,
+        causal=trait(encoder.family, "CAUSAL"),
     )
     data = report_data(clips, buckets)
     folder = Path(settings.output)
@@ -168,7 +171,19 @@ def make_cache(
     return cache, data
 
 
-def compression(pipeline: Any) -> tuple[int, int]:
+def open_for(family: Family, settings: Settings) -> ClipSource:
+    """The clips as this kind of model and these settings read them: without captions that nobody will."""
+    clips = open_clips(
+        settings.data,
+        num_frames=settings.num_frames,
+        height=settings.height,
+        width=settings.width,
+        captions=trait(family, "CAPTIONS"),
+    )
+    return clips if settings.long_captions else ShortCaptions(clips)
+
+
+def compression(pipeline: Any, model: Any) -> tuple[int, int]:
     """How many frames, and how many pixels a side, become one in latents, the model's patches counted in."""
     temporal = next(
         (
@@ -186,7 +201,7 @@ def compression(pipeline: Any) -> tuple[int, int]:
         ),
         8,
     )
-    patch = pipeline.transformer.config.get("patch_size", 1)
+    patch = model.config.get("patch_size") or 1
     sides = patch[-1] if isinstance(patch, list | tuple) else patch
     return int(temporal), int(spatial) * int(sides)
 

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Any, cast
 from modelgrow.surgery import TrainError
 
 from . import cogvideox, ltx, wan
+from .family import trait
 
 if TYPE_CHECKING:
     from .family import Family
+
+__all__ = ["FAMILIES", "family_of", "trait"]
 
 FAMILIES: dict[str, Any] = {
     "WanTransformer3DModel": wan,

@@ -17,7 +17,11 @@ Text = Mapping[str, "torch.Tensor"]
 
 
 class Family(Protocol):
-    """One file per family, each with these functions."""
+    """One file per family, each with these functions.
+
+    A file may say besides, where it is otherwise: `CAPTIONS = False`, its model reads no text; `CAUSAL = False`,
+    its VAE takes k x factor frames, not 1 + k x factor.
+    """
 
     def encode_text(self, pipeline: Any, captions: list[str]) -> dict[str, torch.Tensor]:
         """What the model reads of a prompt, as the pipeline makes it."""
@@ -29,3 +33,8 @@ class Family(Protocol):
         self, pipeline: Any, model: Any, noisy: torch.Tensor, timesteps: torch.Tensor, text: Text
     ) -> torch.Tensor:
         """One call of the model, wrapped or not: (B, C, F, h, w) in, the same out."""
+
+
+def trait(family: Family, name: str) -> bool:
+    """What a family says of itself, `CAPTIONS` or `CAUSAL`; true where it says nothing."""
+    return bool(getattr(family, name, True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 
 if TYPE_CHECKING:
     from .family import Text
@@ -14,8 +15,14 @@ MAX_TOKENS = 512
 
 
 def encode_text(pipeline: Any, captions: list[str]) -> dict[str, torch.Tensor]:
-    states, _ = pipeline.encode_prompt(captions, do_classifier_free_guidance=False, max_sequence_length=MAX_TOKENS)
-    return {"states": states}
+    tokens = pipeline.tokenizer(
+        [prompt_clean(caption) for caption in captions], max_length=MAX_TOKENS, truncation=True
+    ).input_ids
+    # The pipeline cuts pads off and puts zeros in their place, so none need go through the encoder.
+    longest = max(map(len, tokens))
+    states, _ = pipeline.encode_prompt(captions, do_classifier_free_guidance=False, max_sequence_length=longest)
+    padded: torch.Tensor = torch.nn.functional.pad(states, (0, 0, 0, MAX_TOKENS - longest))
+    return {"states": padded}
 
 
 def encode_video(pipeline: Any, pixels: torch.Tensor) -> torch.Tensor:
