@@ -50,16 +50,16 @@ def short_caption(scene: Scene) -> str:
 def detailed_caption(scene: Scene, rng: np.random.Generator) -> str:
     """Everything the scene holds, in one of many wordings. 30 to 80 words."""
     count = len(scene.objects)
-    opening = _pick(rng, _OPENINGS).format(
+    opening = pick(rng, _OPENINGS).format(
         background=scene.background, count=_COUNTS[count], are="is" if count == 1 else "are"
     )
-    return " ".join([opening, *(_describe(obj, scene, rng) for obj in scene.objects), _pick(rng, _CLOSINGS)])
+    return " ".join([opening, *(_describe(obj, scene, rng) for obj in scene.objects), pick(rng, _CLOSINGS)])
 
 
 def _describe(obj: Object, scene: Scene, rng: np.random.Generator) -> str:
-    return _pick(rng, _STILL if obj.motion == "still" else _MOVING).format(
+    return pick(rng, _STILL if obj.motion == "still" else _MOVING).format(
         Article="A",
-        size=_pick(rng, _SIZES[obj.size]),
+        size=pick(rng, _SIZES[obj.size]),
         color=obj.color,
         shape=obj.shape,
         place=place(obj, scene),
@@ -76,5 +76,5 @@ def place(obj: Object, scene: Scene) -> str:
     return f"at the {words}" if words else "in the center"
 
 
-def _pick(rng: np.random.Generator, options: tuple[str, ...]) -> str:
+def pick(rng: np.random.Generator, options: tuple[str, ...]) -> str:
     return options[int(rng.integers(len(options)))]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from modelgrow.train.data.clip import Clip, Refused
 from modelgrow.train.data.fit import crop_box
 
 from .captions import detailed_caption, short_caption
+from .paraphrases import long_paraphrase, paraphrase
 from .render import render
 from .scene import sample_scene
 
@@ -28,7 +30,11 @@ SEED = 100
 COUNT = 1024
 FPS = 8
 _FRAMES, _SIDE = 17, 64
-_SPEC = re.compile(r"shapes(?::([1-3])(?:-([1-3]))?(?::([1-9][0-9]{0,6}))?)?")
+
+Say = Callable[["Scene", np.random.Generator], tuple[str, str]]
+"""A scene's caption and its long one."""
+
+_SPEC = re.compile(r"(shapes|paraphrases)(?::([1-3])(?:-([1-3]))?(?::([1-9][0-9]{0,6}))?)?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +64,8 @@ def open_shapes(
 ) -> ShapesSource:
     """Open "shapes", "shapes:2", "shapes:2-3" or "shapes:2-3:4096": the numbers of objects, how many clips.
 
+    "paraphrases" are the same clips with captions in other words, half of the long ones too (`paraphrases`).
+
     Args:
         spec: As above. Without numbers, 1 to 3 objects; 1024 clips.
         num_frames, height, width: Of the clips; None is the foundation's 17, 64 and 64.
@@ -66,21 +74,31 @@ def open_shapes(
         DataError: The spec or a size makes no sense.
     """
     match = _SPEC.fullmatch(spec)
-    low = int((match and match[1]) or 1)
-    high = int((match and (match[2] or match[1])) or 3)
+    low = int((match and match[2]) or 1)
+    high = int((match and (match[3] or match[2])) or 3)
     if match is None or low > high:
         raise DataError(f"{spec}: expected shapes, shapes:OBJECTS or shapes:OBJECTS:CLIPS, as shapes:2-3:4096; 1 to 3")
     return _draw(
         spec,
         range(low, high + 1),
-        int(match[3] or COUNT),
+        int(match[4] or COUNT),
+        _paraphrases if match[1] == "paraphrases" else _captions,
         num_frames=_FRAMES if num_frames is None else num_frames,
         height=_SIDE if height is None else height,
         width=_SIDE if width is None else width,
     )
 
 
-def _draw(spec: str, objects: range, count: int, *, num_frames: int, height: int, width: int) -> ShapesSource:
+def _captions(scene: Scene, rng: np.random.Generator) -> tuple[str, str]:
+    return short_caption(scene), detailed_caption(scene, rng)
+
+
+def _paraphrases(scene: Scene, rng: np.random.Generator) -> tuple[str, str]:
+    long = long_paraphrase if rng.integers(2) else detailed_caption
+    return paraphrase(scene, rng), long(scene, rng)
+
+
+def _draw(spec: str, objects: range, count: int, say: Say, *, num_frames: int, height: int, width: int) -> ShapesSource:
     if min(num_frames, height, width) < 1:
         raise DataError(f"clips of {num_frames} frames of {width} x {height} can't be drawn; sizes begin at 1")
     clips, scenes = [], {}
@@ -88,10 +106,11 @@ def _draw(spec: str, objects: range, count: int, *, num_frames: int, height: int
         # The same draws as `make_clip`, so that a key is all it takes to have the clip again.
         rng = np.random.default_rng([SEED, index])
         scene = sample_scene(rng, num_objects=tuple(objects), num_frames=num_frames, aspect=width / height)
+        caption, long_caption = say(scene, rng)
         clip = Clip(
             key=f"{SEED}-{index}",
-            caption=short_caption(scene),
-            long_caption=detailed_caption(scene, rng),
+            caption=caption,
+            long_caption=long_caption,
             num_frames=num_frames,
             height=height,
             width=width,
@@ -100,6 +119,8 @@ def _draw(spec: str, objects: range, count: int, *, num_frames: int, height: int
         clips.append(clip)
         scenes[clip.key] = scene
     identity = [[num_frames, height, width], *([clip.key, repr(scenes[clip.key])] for clip in clips)]
+    if say is not _captions:
+        identity.append([clip.caption + clip.long_caption for clip in clips])
     return ShapesSource(
         name=spec,
         clips=tuple(clips),

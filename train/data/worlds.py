@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 if TYPE_CHECKING:
     from .clip import ClipSource
 
-WORLDS = {"shapes": "modelgrow.examples.shapes.source:open_shapes"}
+WORLDS = dict.fromkeys(("shapes", "paraphrases"), "modelgrow.examples.shapes.source:open_shapes")
 """By the word in front of the colon of a spec: the function that opens it."""
 
 
