@@ -288,14 +288,14 @@ def test_every_kind_of_output(frames: Any) -> None:
 @pytest.mark.parametrize(
     ("pipeline", "words"),
     [
-        (FromImage(), "FromImage is no text-to-video pipeline: it can't run without image"),
-        (ToImage(), "ToImage is no text-to-video pipeline: it does not take a prompt and a number of frames"),
+        (FromImage(), "FromImage can't run without image; give one with --image"),
+        (ToImage(), "ToImage makes no clips: it does not take a prompt, a picture or a clip, and a number of frames"),
         (ByLength().giving(None), "its output has no frames"),
         (ByLength().giving(RAMP[..., 0]), r"output of shape \[3, 4, 5\]"),
         (ByLength().giving(RAMP * np.nan), "not finite numbers"),
     ],
     ids=["needs-image", "makes-images", "no-frames", "no-color", "nan"],
 )
-def test_what_is_no_text_to_video_pipeline(pipeline: Any, words: str) -> None:
+def test_what_makes_no_clip_from_a_prompt(pipeline: Any, words: str) -> None:
     with pytest.raises(GenerateError, match=words):
         generate(pipeline, GenerateOptions(prompt=PROMPT))

@@ -1,0 +1,49 @@
+"""Pictures and clips that generation starts from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from modelgrow.surgery import GenerateError
+
+# ffmpeg guesses formats from the bytes. Playlists and scripts among them open other files and addresses.
+_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif"
+
+
+def read_image(path: Path) -> Image.Image:
+    """A picture in RGB, turned the way it is displayed. Raises `GenerateError`."""
+    try:
+        with Image.open(path) as picture:
+            return ImageOps.exif_transpose(picture).convert("RGB")
+    except FileNotFoundError as error:
+        raise GenerateError(f"{path}: no such picture") from error
+    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
+        raise GenerateError(f"{path}: no picture that can be read: {error}. Convert it to PNG or JPEG") from error
+
+
+def read_video(path: Path, *, limit: int | None = None) -> list[Image.Image]:
+    """The frames of a clip, the first `limit` of them. Raises `GenerateError`."""
+    if not path.is_file():
+        raise GenerateError(f"{path}: no such clip")
+    frames = []
+    try:
+        with av.open(str(path), metadata_errors="ignore", options={"format_whitelist": _FORMATS}) as container:
+            for frame in container.decode(video=0):
+                frames.append(frame.to_image())
+                if len(frames) == limit:
+                    break
+    except (av.FFmpegError, IndexError) as error:
+        raise GenerateError(f"{path}: no clip that can be read: {error}. Convert it to MP4") from error
+    if not frames:
+        raise GenerateError(f"{path}: there are no frames in it")
+    return frames
+
+
+def fit(picture: Image.Image, size: tuple[int, int] | None) -> Image.Image:
+    """Resize to `(width, height)` in pixels, cropped around the center where the aspect differs."""
+    if size is None or picture.size == size:
+        return picture
+    return ImageOps.fit(picture, size, method=Image.Resampling.LANCZOS)
