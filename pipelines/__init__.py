@@ -17,10 +17,14 @@ from typing import Any
 from . import registry
 
 _MODULES = {
+    "ExVideoUNetSpatioTemporalConditionModel": "exvideo.unet",
     "load_growth": "growth",
     "load_lora": "lora",
 }
 """Public name -> module of this package, imported when it is asked for: most need torch and diffusers."""
+
+_GROWN = "Grown"
+"""What the names of generated classes begin with: GrownWanTransformer3DModel, GrownWanPipeline."""
 
 __all__ = sorted(_MODULES)  # noqa: PLE0605
 
@@ -33,6 +37,8 @@ def __getattr__(name: str) -> Any:
         from diffusers import ModelMixin
 
         return ModelMixin
+    if name.startswith(_GROWN):
+        return _grown(name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -40,8 +46,21 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *_MODULES})
 
 
+def _grown(name: str) -> Any:
+    """The class that is generated from the stock model or pipeline whose name follows "Grown"."""
+    diffusers = import_module("diffusers")  # which knows ours too, see `registry`
+    stock = getattr(diffusers, name.removeprefix(_GROWN), None)
+    if not isinstance(stock, type) or name.startswith(2 * _GROWN):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}, for diffusers has nothing to grow it from")
+    if issubclass(stock, diffusers.DiffusionPipeline):
+        return import_module(f"{__name__}.grown.pipeline").grown_pipeline(stock)
+    if not issubclass(stock, diffusers.ModelMixin):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}: {stock.__name__} is no model")
+    return import_module(f"{__name__}.grown").grown_class(stock)
+
+
 def _is_class(name: str) -> bool:
-    return name in _MODULES and name[0].isupper()
+    return (name in _MODULES and name[0].isupper()) or (name.startswith(_GROWN) and name != _GROWN)
 
 
 registry.register(_is_class)
