@@ -50,8 +50,8 @@ def _grown(name: str) -> Any:
     """The class that is generated from the stock model or pipeline whose name follows "Grown"."""
     diffusers = import_module("diffusers")  # which knows ours too, see `registry`
     stock = getattr(diffusers, name.removeprefix(_GROWN), None)
-    if not isinstance(stock, type) or name.startswith(2 * _GROWN):
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}, for diffusers has nothing to grow it from")
+    if not isinstance(stock, type) or stock.__name__.startswith(_GROWN):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}: there is no class to grow it from")
     if issubclass(stock, diffusers.DiffusionPipeline):
         return import_module(f"{__name__}.grown.pipeline").grown_pipeline(stock)
     if not issubclass(stock, diffusers.ModelMixin):

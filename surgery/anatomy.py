@@ -97,6 +97,18 @@ class Variant:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Slot:
+    """Blocks that can have a cross-attention to a language model's states behind them."""
+
+    width: str
+    """A module whose weight has as many rows as the block's video stream is wide."""
+    output: int = 0
+    """Where the video stands in what a block returns, if it returns several streams."""
+    path: str | None = None
+    """The place of such blocks, where only some of the stack's are."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Stack:
     """Blocks, one after another, that a config key counts."""
 
@@ -121,6 +133,8 @@ class Stack:
     strides: tuple[Stride, ...] = ()
     refusals: tuple[Refusal, ...] = ()
     variants: tuple[Variant, ...] = ()
+    slot: Slot | None = None
+    """None where no slot can stand: the blocks see no video, or nothing runs them."""
     shifts: tuple[str, ...] = ()
     """What else refers to block numbers at run time and does not follow by itself; for a note to the user."""
 
@@ -243,7 +257,7 @@ def _check_stack(stack: Stack, where: str) -> None:
             raise AnatomyError(f"{where}: renumber {renumber.key!r} has the unknown kind {renumber.kind!r}")
 
 
-_TABLES: dict[str, type] = {"Frames": Frames, "Last | None": Last}
+_TABLES: dict[str, type] = {"Frames": Frames, "Last | None": Last, "Slot | None": Slot}
 _LISTS: dict[str, type] = {
     f"tuple[{kind.__name__}, ...]": kind for kind in (Stack, Gate, Partner, Renumber, Stride, Refusal, Variant)
 }
