@@ -17,6 +17,7 @@ from typing import Any
 from . import registry
 
 _MODULES = {
+    "AutoencoderKLOpenSora": "open_sora.vae",
     "ExVideoUNetSpatioTemporalConditionModel": "exvideo.unet",
     "load_growth": "growth",
     "load_lora": "lora",
