@@ -9,16 +9,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import strict_json
 from .anatomy import Anatomy, anatomies
 from .apply import Progress, copy_files, work_of, write_component
 from .checkpoint import CONFIG_NAME, Checkpoint
 from .checksums import CHECKSUMS_NAME, write_checksums
-from .disk import check_room, make_folder
+from .disk import check_room, make_folder, write_text
+from .index import edit_index, index_before, index_edits
 from .layout import OutputFile, lay_out
 from .record import RECORD_NAME, extend
 from .regular import check_link
 from .room import room_for
-from .source import Source, choose
+from .source import PIPELINE_NAME, Source, choose
 from .staging import staged
 from .watch import unchanged
 from .write import FileWork, Writer, carry
@@ -43,6 +45,11 @@ class Job:
     plans: Mapping[str, Plan]
     records: Mapping[str, Record | None] = field(default_factory=dict)
     """What to write to growth.json where that is not one step more; None writes none."""
+
+    @cached_property
+    def index_edits(self) -> Mapping[str, Any]:
+        """Keys of model_index.json that change -> their new values."""
+        return index_edits(self.source.pipeline, self.plans)
 
     @property
     def num_bytes(self) -> int:
@@ -131,6 +138,8 @@ def execute(
             make_folder(work / name)
             record = _record_of(job, name)
             write_component(plan, job.checkpoints[name], record, work / name, job.layouts[name], writer)
+        if job.source.pipeline is not None and job.index_edits:
+            write_text(work / PIPELINE_NAME, strict_json.dump(edit_index(job.source.pipeline, job.index_edits)))
         if checksum:
             write_checksums(work, writer.digests)
     return output
@@ -147,7 +156,13 @@ def _works(job: Job, carried: Sequence[tuple[Path, Path]], output: Path) -> list
 def _record_of(job: Job, name: str) -> Record | None:
     if name in job.records:
         return job.records[name]
-    return extend(job.checkpoints[name], job.plans[name], name=job.source.name, made_with=made_with())
+    return extend(
+        job.checkpoints[name],
+        job.plans[name],
+        name=job.source.name,
+        made_with=made_with(),
+        pipeline_before=index_before(job.source.pipeline, index_edits(job.source.pipeline, {name: job.plans[name]})),
+    )
 
 
 def made_with() -> str:
@@ -172,13 +187,14 @@ def carried_files(job: Job) -> list[tuple[Path, Path]]:
     if source.path.is_file():
         return []
     files = []
+    rewritten = (CHECKSUMS_NAME, PIPELINE_NAME) if job.index_edits else (CHECKSUMS_NAME,)
     for folder, folders, names in os.walk(source.path, followlinks=False):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         place = Path(folder).relative_to(source.path)
         grows = place.as_posix() in job.plans or (place == Path() and "" in job.plans)
         for name in sorted(names):
             path = Path(folder) / name
-            stale = (grows and _is_replaced(name)) or (place == Path() and name == CHECKSUMS_NAME)
+            stale = (grows and _is_replaced(name)) or (place == Path() and name in rewritten)
             if not name.startswith(".") and path.is_file() and not stale:
                 check_link(path, source.path)
                 files.append((path, place / name))

@@ -98,6 +98,7 @@ def prepare_pack(
         made_with=made_with(),
         components={name: _component(checkpoint) for name, checkpoint in checkpoints.items()},
         others=_others(source, checkpoints),
+        pipeline=_pipeline(source, checkpoints),
     )
     contents = [
         PlannedTensor(name=key, dtype=tensor.dtype, shape=tensor.shape, content=Copy(source=key))
@@ -227,6 +228,13 @@ def _read_text(path: Path) -> str:
         return path.read_bytes().decode("utf-8")
     except OSError as error:
         raise CheckpointError(f"{path}: can't be read: {error.strerror}") from error
+
+
+def _pipeline(source: Source, checkpoints: Mapping[str, Checkpoint]) -> dict[str, Any]:
+    """What the growth changed in model_index.json, as it is now."""
+    records = [checkpoint.record for checkpoint in checkpoints.values() if checkpoint.record]
+    keys = dict.fromkeys(key for record in records for step in record.steps for key in step.pipeline_before)
+    return {key: source.pipeline.get(key) for key in keys} if source.pipeline is not None else {}
 
 
 def _others(source: Source, checkpoints: Mapping[str, Checkpoint]) -> dict[str, Other]:

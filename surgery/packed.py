@@ -9,6 +9,7 @@ pipeline: "transformer.blocks.30.attn1.to_q.weight". The key "modelgrow" of its 
         fingerprint   of the grown weights
         files         the weights' files: name, and header as text
         texts         config.json, growth.json and the shards' index, as text
+    pipeline     keys of model_index.json that the growth changes -> their values; only where there are any
     others       every other file of the grown folder: path -> bytes, and sha256 where it is small
 
 Such a file comes from strangers. Everything in it is checked here, once.
@@ -28,7 +29,9 @@ from .checkpoint import CONFIG_NAME, INDEX_SUFFIX, Checkpoint
 from .errors import CheckpointError
 from .foreign import as_bytes, as_object, as_text, parse_layout
 from .header import read_header
+from .index import CLASS_NAME, LIBRARY
 from .record import RECORD_NAME, Record
+from .source import PIPELINE_NAME
 from .trace import rename
 
 if TYPE_CHECKING:
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
 GROWTH_NAME = "growth.safetensors"
 KEY = "modelgrow"
 FORMAT = 1
+_LIBRARIES = ("diffusers", "transformers", LIBRARY)
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}", re.ASCII)
 
 
@@ -107,6 +111,8 @@ class Packed:
     made_with: str
     components: Mapping[str, PackedComponent]
     others: Mapping[str, Other]
+    pipeline: Mapping[str, Any]
+    """Keys of model_index.json that the growth changes -> their values; None for one that goes."""
 
 
 def key_of(component: str, name: str) -> str:
@@ -144,6 +150,7 @@ def read_packed(path: Path) -> Packed:
         made_with=as_text(data.get("made_with"), f"{where}: made_with"),
         components=parts,
         others=_others(data.get("others"), f"{where}: others"),
+        pipeline=_pipeline(data.get("pipeline", {}), f"{where}: pipeline"),
     )
 
 
@@ -209,6 +216,24 @@ def _file(entry: Mapping[str, Any], where: str) -> PackedFile:
     return PackedFile(name=name, header=len(text).to_bytes(8, "little") + text, tensors=tensors)
 
 
+def _pipeline(value: Any, where: str) -> dict[str, Any]:
+    """diffusers imports what model_index.json names, so that only libraries of models may stand there."""
+    found = as_object(value, where)
+    for key, item in found.items():
+        fine = key == CLASS_NAME and isinstance(item, str) and item.isidentifier()
+        if key.isidentifier() and not key.startswith("_"):
+            fine = item is None or (
+                isinstance(item, list)
+                and len(item) == 2
+                and item[0] in _LIBRARIES
+                and isinstance(item[1], str)
+                and item[1].isidentifier()
+            )
+        if not fine:
+            raise CheckpointError(f"{where}: a growth may not write {key!r:.80}: {item!r:.80} into {PIPELINE_NAME}")
+    return found
+
+
 def _others(value: Any, where: str) -> dict[str, Other]:
     found = {}
     for path, item in as_object(value, where).items():
@@ -225,6 +250,7 @@ def dump(
     made_with: str,
     components: Mapping[str, Mapping[str, Any]],
     others: Mapping[str, Other],
+    pipeline: Mapping[str, Any],
 ) -> str:
     """The value of the key "modelgrow"."""
     files = {
@@ -232,4 +258,5 @@ def dump(
         for path, other in others.items()
     }
     data = {"format": FORMAT, "made_with": made_with, "components": components, "others": files}
+    data |= {"pipeline": pipeline} if pipeline else {}
     return json.dumps(data, ensure_ascii=False, separators=(",", ":"))

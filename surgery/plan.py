@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from .drawn import SIZES
 from .errors import PlanError
 from .header import Tensor, num_bytes
 
@@ -34,6 +35,14 @@ class Values:
     """A small array that the operation computed, as little-endian bytes."""
 
     data: bytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Drawn:
+    """Random values, uniform in [-bound, bound), made while they are written: see `drawn`."""
+
+    seed: int
+    bound: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,7 +72,7 @@ class Stored:
     tensor: Tensor
 
 
-Content = Copy | Zeros | Values | Pieces | Stored
+Content = Copy | Zeros | Values | Drawn | Pieces | Stored
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,6 +104,9 @@ class Plan:
     config_edits: Mapping[str, Any] = field(default_factory=dict)
     config_dropped: tuple[str, ...] = ()
     """Config keys that the output does not have."""
+    pipeline_edits: Mapping[str, Any] = field(default_factory=dict)
+    """Keys of model_index.json -> their new values, None to take one away, where the checkpoint is a pipeline's
+    component. The component's own entry follows from a new `_class_name` by itself, see `index`."""
     index_map: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """Per stack: where block i of the input stands in the output."""
     copied_from: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
@@ -183,6 +195,7 @@ class Plan:
             "options": dict(self.options),
             "config_edits": dict(self.config_edits),
             "config_dropped": list(self.config_dropped),
+            "pipeline_edits": dict(self.pipeline_edits),
             "index_map": {stack: list(places) for stack, places in self.index_map.items()},
             "copied_from": {
                 stack: {str(new): old for new, old in copies.items()} for stack, copies in self.copied_from.items()
@@ -232,6 +245,8 @@ def _check_content(tensor: PlannedTensor, checkpoint: Checkpoint) -> None:
         _check_pieces(tensor, content, checkpoint)
     elif isinstance(content, Zeros) and tensor.dtype == "F8_E8M0":
         raise PlanError(f"{tensor.name!r} should be zero, and its dtype F8_E8M0 can't hold a zero")
+    elif isinstance(content, Drawn) and tensor.dtype not in SIZES:
+        raise PlanError(f"{tensor.name!r} can't be drawn in {tensor.dtype}; that can be done in {', '.join(SIZES)}")
     elif isinstance(content, Values) and len(content.data) != tensor.nbytes:
         raise PlanError(f"{tensor.name!r} takes {tensor.nbytes} bytes, its values have {len(content.data)}")
 
@@ -267,4 +282,6 @@ def _content_json(content: Content) -> dict[str, Any]:
         return {"content": "pieces", "pieces": [[part.source, part.start, part.stop] for part in content.parts]}
     if isinstance(content, Stored):
         return {"content": "stored", "file": str(content.tensor.file)}
+    if isinstance(content, Drawn):
+        return {"content": "drawn", "seed": content.seed, "bound": content.bound}
     return {"content": "zeros" if isinstance(content, Zeros) else "values"}

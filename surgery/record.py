@@ -62,6 +62,8 @@ class Step:
     config_before: Mapping[str, Any] = field(default_factory=dict)
     """Config keys that were edited -> the input's values; a key that the input did not have is in `config_added`."""
     config_added: tuple[str, ...] = ()
+    pipeline_before: Mapping[str, Any] = field(default_factory=dict)
+    """Keys of model_index.json that were edited -> the input's values; None for a key that it did not have."""
     input_fingerprint: str
     made_with: str
 
@@ -160,7 +162,14 @@ class Record:
         }
 
 
-def extend(checkpoint: Checkpoint, plan: Plan, *, name: str, made_with: str) -> Record:
+def extend(
+    checkpoint: Checkpoint,
+    plan: Plan,
+    *,
+    name: str,
+    made_with: str,
+    pipeline_before: Mapping[str, Any] | None = None,
+) -> Record:
     """The record of what `plan` makes of `checkpoint`. `name`: what the base is called, a Hub id or a folder's name."""
     fingerprint = fingerprint_of(checkpoint)
     earlier = checkpoint.record
@@ -177,6 +186,7 @@ def extend(checkpoint: Checkpoint, plan: Plan, *, name: str, made_with: str) -> 
         rebuilt=plan.rebuilt,
         config_before={key: checkpoint.config[key] for key in plan.config_edits if key in checkpoint.config},
         config_added=tuple(key for key in plan.config_edits if key not in checkpoint.config),
+        pipeline_before=pipeline_before or {},
         input_fingerprint=fingerprint,
         made_with=made_with,
     )
@@ -205,6 +215,7 @@ def _step_json(step: Step) -> dict[str, Any]:
         },
         "config_before": dict(step.config_before),
         "config_added": list(step.config_added),
+        **({"pipeline_before": dict(step.pipeline_before)} if step.pipeline_before else {}),
         "input_fingerprint": step.input_fingerprint,
         "made_with": step.made_with,
     }
@@ -232,6 +243,7 @@ def _step(data: Mapping[str, Any]) -> Step:
         rebuilt={name: tuple(map(_piece, as_list(parts))) for name, parts in as_table(data["rebuilt"]).items()},
         config_before=as_table(data["config_before"]),
         config_added=as_texts(data["config_added"]),
+        pipeline_before=as_table(data.get("pipeline_before", {})),
         input_fingerprint=as_text(data["input_fingerprint"]),
         made_with=as_text(data["made_with"]),
     )

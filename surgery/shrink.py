@@ -51,6 +51,7 @@ def plan_shrink(checkpoint: Checkpoint) -> Plan:
         tensors=tensors,
         config_edits=edits,
         config_dropped=dropped,
+        pipeline_edits=_pipeline_before(steps),
         dropped=tuple(name for name in checkpoint.tensors if name not in carried),
         notes=tuple(notes),
     )
@@ -81,6 +82,11 @@ def _config_before(steps: Sequence[Step]) -> tuple[dict[str, Any], tuple[str, ..
             edits.pop(key, None)
             added[key] = None
     return edits, tuple(added)
+
+
+def _pipeline_before(steps: Sequence[Step]) -> dict[str, Any]:
+    """The keys of model_index.json that the input of `steps` had otherwise."""
+    return {key: value for step in reversed(steps) for key, value in step.pipeline_before.items()}
 
 
 def prepare_shrink(source: Source, *, components: Sequence[str] = ()) -> Job:

@@ -7,14 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import strict_json
 from .apply import copy_files, work_of
 from .checkpoint import open_checkpoint
 from .disk import make_folder, write_text
 from .errors import CheckpointError, SourceError
+from .index import LIBRARY, edit_index
 from .layout import OutputFile
 from .pack import other_files, other_of
 from .plan import Copy, PlannedTensor
 from .record import fingerprint_of
+from .source import PIPELINE_NAME
 from .staging import staged
 from .watch import unchanged
 from .write import Writer
@@ -41,9 +44,16 @@ class Application:
     notes: tuple[str, ...]
 
     @property
+    def index(self) -> dict[str, Any] | None:
+        """model_index.json, where the growth changes it."""
+        edits = _index_edits(self.packed, self.base, self.components)
+        return edit_index(self.base.pipeline, edits) if self.base.pipeline is not None and edits else None
+
+    @property
     def others(self) -> list[tuple[Path, Path]]:
         """The base's other files, and their places in the output."""
-        return other_files(self.base, self.checkpoints)
+        files = other_files(self.base, self.checkpoints)
+        return files if self.index is None else [pair for pair in files if pair[1].as_posix() != PIPELINE_NAME]
 
     @property
     def num_bytes(self) -> int:
@@ -96,7 +106,7 @@ def prepare_apply(packed: Packed, base: Source) -> Application:
         checkpoints=checkpoints,
         files=files,
         sources=sources,
-        notes=_differences(packed, base, checkpoints),
+        notes=_differences(packed, base, components, checkpoints),
     )
 
 
@@ -174,6 +184,8 @@ def execute_apply(
             copy_files([(path, work / place) for path, place in others], writer)
             for name, component in application.components.items():
                 _write(application, name, component, work / name, writer)
+            if application.index is not None:
+                write_text(work / PIPELINE_NAME, strict_json.dump(application.index))
     return output
 
 
@@ -196,13 +208,29 @@ def _open(folder: Path, component: PackedComponent) -> Checkpoint:
     return open_checkpoint(path)
 
 
-def _differences(packed: Packed, base: Source, checkpoints: Mapping[str, Checkpoint]) -> tuple[str, ...]:
+def _index_edits(packed: Packed, base: Source, components: Mapping[str, PackedComponent]) -> dict[str, Any]:
+    """What changes in the base's model_index.json: what the growth says, and its classes at the base's names."""
+    if base.pipeline is None:
+        return {}
+    return {
+        name: [LIBRARY, component.class_name]
+        for name, component in components.items()
+        if component.class_name != component.record.base.class_name
+    } | dict(packed.pipeline)
+
+
+def _differences(
+    packed: Packed, base: Source, components: Mapping[str, PackedComponent], checkpoints: Mapping[str, Checkpoint]
+) -> tuple[str, ...]:
     """Other files that the grown folder had and the base has not, or has in another form."""
     if set(checkpoints) != set(packed.components):
         return ()
     here = {place.as_posix(): path for path, place in other_files(base, checkpoints)}
+    rewritten = (PIPELINE_NAME,) if _index_edits(packed, base, components) else ()
     notes = []
     for place, other in packed.others.items():
+        if place in rewritten:
+            continue
         if place not in here:
             notes.append(f"{place}: lay in the grown folder; neither the growth nor the base has it")
         elif other_of(here[place]) != other:

@@ -1,0 +1,41 @@
+"""model_index.json, where a growth changes what a component or its pipeline is called."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .plan import Plan
+
+LIBRARY = "modelgrow.pipelines"
+"""What model_index.json names for classes that are not diffusers' own."""
+CLASS_NAME = "_class_name"
+
+
+def index_edits(index: Mapping[str, Any] | None, plans: Mapping[str, Plan]) -> dict[str, Any]:
+    """What changes in model_index.json.
+
+    Args:
+        index: The source's; None where it is no pipeline.
+        plans: Per component.
+
+    Returns:
+        Keys -> their new values; None for one that goes.
+    """
+    edits: dict[str, Any] = {}
+    for name, plan in plans.items() if index is not None else ():
+        if index is not None and name in index and CLASS_NAME in plan.config_edits:
+            edits[name] = [LIBRARY, plan.config_edits[CLASS_NAME]]
+        edits |= plan.pipeline_edits
+    return edits
+
+
+def index_before(index: Mapping[str, Any] | None, edits: Mapping[str, Any]) -> dict[str, Any]:
+    """The edits that take these edits back."""
+    return {key: index.get(key) for key in edits} if index is not None else {}
+
+
+def edit_index(index: Mapping[str, Any], edits: Mapping[str, Any]) -> dict[str, Any]:
+    """The edited file; keys keep their order, and new ones come last."""
+    return {key: value for key, value in {**index, **edits}.items() if value is not None}
