@@ -31,7 +31,7 @@ from .header import Tensor
 from .inspect import SourceReport, inspect
 from .job import Job, default_output, execute, prepare
 from .order import ExpandOptions
-from .plan import Copy, Piece, Pieces, Plan, PlannedTensor, Values, Zeros
+from .plan import Copy, Drawn, Piece, Pieces, Plan, PlannedTensor, Values, Zeros
 from .record import Record
 from .source import Component, Source, open_source
 
@@ -43,6 +43,7 @@ __all__ = [
     "Component",
     "Copy",
     "DataError",
+    "Drawn",
     "ExpandOptions",
     "GenerateError",
     "GrowError",

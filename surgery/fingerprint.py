@@ -82,7 +82,7 @@ def _planned_reader(tensor: PlannedTensor, sources: Mapping[str, Tensor]) -> Cal
             first, last = max(segment.position, start), min(segment.end, start + count)
             if first >= last:
                 continue
-            part = segment.cut(first, last)
+            part = segment.cut(first, last).made()
             if part.source is not None:
                 found += _reader(part.source, part.offset)(0, part.nbytes)
             else:

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from .drawn import draw
 from .move import BLOCK
-from .plan import Copy, Pieces, Stored, Values
+from .plan import Copy, Drawn, Pieces, Stored, Values
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,13 +19,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Segment:
-    """A range of an output file: from `source` at `offset`, or `data`, or zeros where it has neither."""
+    """A range of an output file: from `source` at `offset`, or `data`, or `drawn`, or zeros where it has none."""
 
     position: int
     nbytes: int
     source: Path | None = None
     offset: int = 0
     data: bytes | None = None
+    drawn: Drawn | None = None
+    """Random values, from byte `offset` of their tensor on."""
+    dtype: str = ""
+    """In which they are drawn."""
     name: str = ""
     """The tensor that it begins in, for messages."""
 
@@ -34,12 +39,19 @@ class Segment:
 
     @property
     def is_zeros(self) -> bool:
-        return self.source is None and self.data is None
+        return self.source is None and self.data is None and self.drawn is None
 
     @property
     def is_congruent(self) -> bool:
         """Whether source and target lie the same within a block, so that whole blocks can be cloned."""
         return self.source is not None and (self.position - self.offset) % BLOCK == 0
+
+    def made(self) -> Segment:
+        """The segment with its random values at hand, if it has any."""
+        if self.drawn is None:
+            return self
+        data = draw(self.drawn.seed, self.drawn.bound, self.dtype, self.offset, self.nbytes)
+        return replace(self, data=data, drawn=None)
 
     def cut(self, start: int, stop: int) -> Segment:
         """The part between two positions of the output file."""
@@ -85,6 +97,8 @@ def _resolve(tensor: PlannedTensor, sources: Mapping[str, Tensor], position: int
         yield Segment(position=position, nbytes=held.nbytes, source=held.file, offset=held.offset, name=name)
     elif isinstance(content, Values):
         yield Segment(position=position, nbytes=len(content.data), data=content.data, name=name)
+    elif isinstance(content, Drawn):
+        yield Segment(position=position, nbytes=tensor.nbytes, drawn=content, dtype=tensor.dtype, name=name)
     elif isinstance(content, Pieces):
         row = tensor.nbytes // tensor.shape[0] if tensor.shape[0] else 0
         for part in content.parts:
@@ -101,9 +115,11 @@ def _resolve(tensor: PlannedTensor, sources: Mapping[str, Tensor], position: int
 
 
 def _adjoin(first: Segment, second: Segment) -> bool:
-    if first.data is not None or second.data is not None or first.source != second.source:
+    if first.source != second.source:
         return False
-    return first.source is None or first.offset + first.nbytes == second.offset
+    if first.source is None:
+        return first.is_zeros and second.is_zeros
+    return first.offset + first.nbytes == second.offset
 
 
 def split(segments: Iterable[Segment], size: int) -> list[list[Segment]]:

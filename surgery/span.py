@@ -87,7 +87,8 @@ class Span:
         self._copy(target, segment.cut(stop, segment.end), source)
 
     def _copy(self, target: int, segment: Segment, source: int) -> None:
-        for step in segment.in_steps(CHUNK):
+        for part in segment.in_steps(CHUNK):
+            step = part.made()
             if step.data is not None:
                 write_at(target, step.data, step.position)
             elif not step.is_zeros:
