@@ -12,7 +12,7 @@ from .console import console, count, quiet_libraries, size
 from .options import AsJson
 
 if TYPE_CHECKING:
-    from modelgrow.train.loop import Progress
+    from modelgrow.train.progress import Progress
     from modelgrow.train.run import Result
 
 EPILOG = (

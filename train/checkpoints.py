@@ -34,6 +34,9 @@ class State:
     best_step: int
     average: float | None
     """The running loss that is shown."""
+    first_loss: float | None = None
+    seconds: float = 0.0
+    """Spent on training so far."""
 
 
 def save(folder: Path, state: State) -> Path:
@@ -52,6 +55,8 @@ def save(folder: Path, state: State) -> Path:
         "best_loss": state.best_loss,
         "best_step": state.best_step,
         "average": state.average,
+        "first_loss": state.first_loss,
+        "seconds": state.seconds,
         "optimizer": rest,
     }
     (work / "state.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
@@ -77,6 +82,8 @@ def load(path: Path) -> State:
             best_loss=float(told["best_loss"]),
             best_step=int(told["best_step"]),
             average=told["average"],
+            first_loss=told.get("first_loss"),
+            seconds=float(told.get("seconds", 0.0)),
         )
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise TrainError(

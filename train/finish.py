@@ -9,12 +9,25 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import save_file
 
-from modelgrow.surgery import Copy, Job, Plan, PlannedTensor, execute
+from modelgrow.surgery import Copy, Job, Plan, PlannedTensor, execute, open_source
+from modelgrow.surgery.disk import write_text
 from modelgrow.surgery.header import read_header
+from modelgrow.surgery.job import made_with
+from modelgrow.surgery.pack import prepare_pack, write_pack
 from modelgrow.surgery.plan import Stored
+from modelgrow.surgery.staging import staged_file
+
+from .card import CARD_NAME, model_card
+from .progress import EDGE
+from .sharded import whole
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from modelgrow.surgery import Checkpoint, Source
+
+    from .loop import Loop
+    from .setup import Run
 
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
 
@@ -27,6 +40,78 @@ class Trained:
     """Trained tensors by name, in the model's own names."""
     told: dict[str, Any]
     """What the record says of the run: data, steps, learning rate and so on."""
+
+
+def finish(run: Run, loop: Loop, tell: Callable[[str], None]) -> tuple[Path, Path | None]:
+    """Write the model, with averaged values where the run averaged them, and the growth by itself.
+
+    Returns the model's folder, and the growth's, None where there is none: a LoRA, a model that never grew, or
+    weights trained that the base has too, so that only a comparison with the base would tell what to pack.
+    """
+    output, growth = run.folder / "model", run.folder / "growth"
+    averaged = loop.ema.shadow_params if loop.ema else [parameter for _, parameter in run.trained]
+    values = {name: whole(value) for name, value in zip(loop.names, averaged, strict=True)}
+    packs = run.record is not None and set(loop.names) <= {*run.record.new, *run.record.changed}
+    if run.accelerator.is_main_process:
+        tell("writing the model")
+        if run.settings.train == "lora":
+            save_lora(run, values, output)
+        else:
+            told = tell_of(run, loop)
+            write_model(run.source, run.component.name, Trained(values=values, told=told), output, overwrite=True)
+            write_card(run, loop, told, output)
+        if packs:
+            tell("packing the growth")
+            write_pack(prepare_pack(open_source(str(output))), growth, overwrite=True)
+    run.accelerator.wait_for_everyone()
+    return output, growth if packs else None
+
+
+def tell_of(run: Run, loop: Loop) -> dict[str, Any]:
+    """What growth.json says of a run: what trained on what, for how long."""
+    settings = run.settings
+    return {
+        "data": Path(settings.data).name if Path(settings.data).exists() else settings.data,
+        "clips": sum(bucket.clips for bucket in run.data.buckets),
+        "train": settings.train,
+        "steps": loop.step,
+        "batch_size": settings.batch_size * settings.accumulate * run.accelerator.num_processes,
+        "learning_rate": settings.learning_rate,
+        "ema_decay": settings.ema_decay,
+        "seed": settings.seed,
+        "seconds": round(loop.seconds, 1),
+    }
+
+
+def write_card(run: Run, loop: Loop, told: dict[str, Any], output: Path) -> None:
+    """README.md in the place of the base's."""
+    place = output / CARD_NAME
+    carried = place.read_text(encoding="utf-8", errors="replace") if place.is_file() else ""
+    last = loop.losses[-EDGE:]
+    device = torch.cuda.get_device_name() if run.accelerator.device.type == "cuda" else run.accelerator.device.type
+    more = {
+        "name": f"{run.source.name}, trained",
+        "parameters": sum(parameter.numel() for _, parameter in run.trained),
+        "buckets": [vars(bucket) for bucket in run.data.buckets],
+        "schedule": run.settings.schedule,
+        "cache_trunk": run.settings.cache_trunk,
+        "first_loss": loop.first_loss,
+        "last_loss": sum(last) / len(last) if last else None,
+        "validation_loss": loop.validation,
+        "device": f"{run.accelerator.num_processes} x {device}",
+        "made_with": made_with(),
+    }
+    text = model_card(output, run.component.name, {**told, **more}, carried)
+    with staged_file(place, inputs=[], overwrite=True) as partial:
+        write_text(partial, text)
+
+
+def save_lora(run: Run, values: dict[str, torch.Tensor], output: Path) -> None:
+    """The LoRA as diffusers' `load_lora_weights` takes it."""
+    from peft import get_peft_model_state_dict
+
+    layers = get_peft_model_state_dict(run.model, state_dict=values)
+    run.pipeline.save_lora_weights(output, **{f"{run.component.name}_lora_layers": layers})
 
 
 def write_model(source: Source, component: str, trained: Trained, output: Path, *, overwrite: bool = False) -> Path:

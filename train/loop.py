@@ -19,29 +19,18 @@ from diffusers.training_utils import EMAModel
 from modelgrow.surgery import TrainError
 
 from . import alarm, checkpoints
-from .batch import Batch, draw_batch
 from .optimizer import make_optimizer, make_schedule
+from .progress import EDGE, Progress
+from .sharded import split_like, split_state, whole, whole_state
 from .trunk import Trunk, replayed
+from .validate import Validation
+from .watch import Watch
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from .batch import Batch
     from .setup import Run
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """What is known after a step."""
-
-    step: int
-    steps: int
-    loss: float
-    """Averaged over about the last 50 steps."""
-    learning_rate: float
-    samples_per_second: float
-    memory: int
-    """Bytes: the device's peak on a GPU, 0 elsewhere."""
-    seconds: float
 
 
 @dataclass(kw_only=True)
@@ -57,14 +46,23 @@ class Loop:
     best_step: int = 0
     changed: alarm.Changed | None = None
     losses: list[float] = field(default_factory=list)
+    """Of this session's steps."""
+    first_loss: float | None = None
+    """Mean of the whole run's first steps, 20 of them at most."""
+    validation: float | None = None
+    seconds: float = 0.0
+    """Spent on training in all sessions."""
     _average: float | None = None
 
     def __post_init__(self) -> None:
         run, settings = self.run, self.run.settings
-        self.parameters = [parameter for _, parameter in run.trained]
-        optimizer = make_optimizer(self.parameters, settings)
+        optimizer = make_optimizer([parameter for _, parameter in run.trained], settings)
         self.model, self.optimizer = run.accelerator.prepare(run.model, optimizer)
+        held = dict(run.model.named_parameters())  # FSDP2 puts parts in the place of whole ones
+        run.trained = [(name, held[name]) for name in self.names]
+        self.parameters = [parameter for _, parameter in run.trained]
         self.ema = EMAModel(self.parameters, decay=settings.ema_decay) if settings.ema_decay else None
+        self.held_out = Validation(loop=self) if run.held_out else None
         self._resume()
         self.schedule = make_schedule(self.optimizer.optimizer, settings, done=self.step)
 
@@ -75,12 +73,15 @@ class Loop:
     def train(self) -> None:
         """Run to the last step. Raises `TrainError` if the loss is not finite or nothing changes."""
         settings = self.run.settings
-        watch = _Watch(self) if self.step == 0 else None
-        begun, first = time.monotonic(), self.step
+        watch = Watch(self) if self.step == 0 else None
+        self._validate(settings.validate_every)
+        begun, first, before = time.monotonic(), self.step, self.seconds
         while self.step < settings.steps:
             loss = self._optimize()
             self.step += 1
-            self._note(loss, begun, first)
+            self.seconds = before + time.monotonic() - begun
+            self._note(loss, self.seconds - before, first)
+            self._validate(settings.validate_every)
             if watch and self.step == min(settings.alarm_after, settings.steps):
                 self.changed = watch.look()
                 alarm.check(self.changed, self.step)
@@ -116,15 +117,7 @@ class Loop:
         return mean
 
     def batch(self, number: int) -> Batch:
-        accelerator = self.run.accelerator
-        return draw_batch(
-            self.run.cache,
-            self.run.objective,
-            self.run.settings,
-            number,
-            process=accelerator.process_index,
-            processes=accelerator.num_processes,
-        )
+        return self.run.batch(number)
 
     def loss(self, batch: Batch, number: int) -> torch.Tensor:
         """Mean squared error of the prediction, in float32."""
@@ -133,10 +126,10 @@ class Loop:
             batch, streams = self.trunk.sample(batch, number)
             placed = tuple(stream.to(device, self.dtype) for stream in streams)
             with replayed(self.run.model, self.trunk.stack, self.trunk.depth, placed):
-                return self._error(batch)
-        return self._error(batch)
+                return self.error(batch)
+        return self.error(batch)
 
-    def _error(self, batch: Batch) -> torch.Tensor:
+    def error(self, batch: Batch) -> torch.Tensor:
         device = self.run.accelerator.device
         latents, noise = batch.latents.to(device), batch.noise.to(device)
         target = self.run.objective.target(latents, noise, batch.levels.to(device))
@@ -153,11 +146,17 @@ class Loop:
         with run.accelerator.autocast():
             return run.family.predict(run.pipeline, self.model, noisy.to(dtype), run.objective.timesteps(levels), text)
 
-    def _note(self, loss: float, begun: float, first: int) -> None:
+    def _validate(self, every: int) -> None:
+        if self.held_out and (self.step % every == 0 or self.step == self.run.settings.steps):
+            self.validation = self.held_out.loss()
+            self.run.accelerator.log({"validation_loss": self.validation}, step=self.step)
+
+    def _note(self, loss: float, seconds: float, first: int) -> None:
         settings = self.run.settings
         self.losses.append(loss)
+        if first == 0 and len(self.losses) <= EDGE:
+            self.first_loss = sum(self.losses) / len(self.losses)
         self._average = loss if self._average is None else 0.98 * self._average + 0.02 * loss
-        seconds = time.monotonic() - begun
         samples = settings.batch_size * settings.accumulate * self.run.accelerator.num_processes
         rate = self.optimizer.param_groups[0]["lr"]
         self.report(
@@ -165,40 +164,41 @@ class Loop:
                 step=self.step,
                 steps=settings.steps,
                 loss=self._average,
+                validation=self.validation,
                 learning_rate=rate,
                 samples_per_second=samples * (self.step - first) / seconds,
                 memory=torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0,
                 seconds=seconds,
+                seconds_left=seconds / (self.step - first) * (settings.steps - self.step),
             )
         )
         self.run.accelerator.log({"loss": loss, "learning_rate": rate}, step=self.step)
 
     def _save(self) -> None:
         run = self.run
+        judged = self._average if self.validation is None else self.validation
+        if judged is not None and judged < self.best_loss:
+            self.best_loss, self.best_step = judged, self.step
+        averaged = dict(zip(self.names, self.ema.shadow_params, strict=True)) if self.ema else {}
+        state = checkpoints.State(
+            step=self.step,
+            trained={name: whole(parameter) for name, parameter in run.trained},
+            optimizer=whole_state(self.optimizer.optimizer.state_dict()),
+            ema={name: whole(value) for name, value in averaged.items()},
+            best_loss=self.best_loss,
+            best_step=self.best_step,
+            average=self._average,
+            first_loss=self.first_loss,
+            seconds=self.seconds,
+        )
         if run.accelerator.is_main_process:
-            if self._average is not None and self._average < self.best_loss:
-                self.best_loss, self.best_step = self._average, self.step
-            averaged = dict(zip(self.names, self.ema.shadow_params, strict=True)) if self.ema else {}
-            checkpoints.save(
-                self.folder,
-                checkpoints.State(
-                    step=self.step,
-                    trained={name: parameter.detach().cpu() for name, parameter in run.trained},
-                    optimizer=self.optimizer.optimizer.state_dict(),
-                    ema={name: value.cpu() for name, value in averaged.items()},
-                    best_loss=self.best_loss,
-                    best_step=self.best_step,
-                    average=self._average,
-                ),
-            )
+            checkpoints.save(self.folder, state)
             checkpoints.prune(self.folder, keep=run.settings.keep, best=self.best_step)
         run.accelerator.wait_for_everyone()
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of what goes in: the frozen weights', float32 where everything trains."""
-        frozen = (p.dtype for p in self.run.model.parameters() if not p.requires_grad)
-        return next(frozen, torch.float32)
+        return self.run.dtype
 
     @property
     def names(self) -> list[str]:
@@ -215,28 +215,10 @@ class Loop:
             )
         with torch.no_grad():
             for name, parameter in self.run.trained:
-                parameter.copy_(state.trained[name])
-        self.optimizer.optimizer.load_state_dict(state.optimizer)
+                parameter.copy_(split_like(state.trained[name], parameter))
+        self.optimizer.optimizer.load_state_dict(split_state(state.optimizer, self.parameters))
         if self.ema:
-            self.ema.shadow_params = [state.ema[name].to(p.device) for name, p in self.run.trained]
+            self.ema.shadow_params = [split_like(state.ema[name], p) for name, p in self.run.trained]
             self.ema.optimization_step = state.step
         self.step, self.best_loss, self.best_step = state.step, state.best_loss, state.best_step
-        self._average = state.average
-
-
-class _Watch:
-    """The start of a run, to compare with what came of it."""
-
-    def __init__(self, loop: Loop) -> None:
-        self.loop = loop
-        self.batch = loop.batch(0)
-        self.start = {name: parameter.detach().cpu().clone() for name, parameter in loop.run.trained}
-        self.first, self.again = self._answer(), self._answer()
-
-    def look(self) -> alarm.Changed:
-        now = dict(self.loop.run.trained)
-        return alarm.compare(self.start, now, (self.first, self.again, self._answer()))
-
-    @torch.no_grad()
-    def _answer(self) -> torch.Tensor:
-        return self.loop.predict(self.batch).float().cpu()
+        self._average, self.first_loss, self.seconds = state.average, state.first_loss, state.seconds

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 
 class Previews:
-    """Makes `previews/step-00000200-0.mp4` and a contact sheet of all prompts, the base's clips above the run's."""
+    """Makes `previews/step-00000200-0.mp4` and a contact sheet of all prompts, the base's clips above the run's.
+
+    Where FSDP2 splits the model every process makes the clips, and the main one writes them.
+    """
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -27,10 +30,12 @@ class Previews:
 
     def make(self, step: int) -> None:
         """Write the clips of a step."""
+        clips = [self._clip(prompt) for prompt in self.run.settings.previews]
+        if not self.run.accelerator.is_main_process:
+            return
         strips = []
         self.folder.mkdir(parents=True, exist_ok=True)
-        for number, prompt in enumerate(self.run.settings.previews):
-            clip = self._clip(prompt)
+        for number, (prompt, clip) in enumerate(zip(self.run.settings.previews, clips, strict=True)):
             path = self.folder / f"step-{step:08d}-{number}.mp4"
             save_clip(clip, path, contact_sheet=False, overwrite=True)
             strips += [

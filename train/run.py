@@ -14,10 +14,11 @@ import torch
 from modelgrow.surgery import TrainError
 
 from . import alarm
-from .finish import Trained, write_model
-from .loop import Loop, Progress
+from .finish import finish
+from .loop import Loop
 from .memory import predict_memory
 from .preview import Previews
+from .progress import EDGE, Progress
 from .setup import set_up
 from .trunk import Trunk, trunk_depth
 
@@ -35,10 +36,14 @@ class Result:
 
     model: Path
     """The grown pipeline with what was learned, ready for diffusers."""
+    growth: Path | None
+    """The growth by itself, for its base; None for a LoRA, and where weights trained that the base has too."""
     steps: int
     first_loss: float
     last_loss: float
     """Means over the first and the last 20 steps of this session."""
+    validation: float | None
+    """Loss on held-out clips at the end."""
     trained_parameters: int
     changed: alarm.Changed | None
     seconds: float
@@ -50,9 +55,11 @@ class Result:
     def to_json(self) -> dict[str, Any]:
         return {
             "model": str(self.model),
+            "growth": str(self.growth) if self.growth else None,
             "steps": self.steps,
             "first_loss": self.first_loss,
             "last_loss": self.last_loss,
+            "validation": self.validation,
             "trained_parameters": self.trained_parameters,
             "changed": self.changed.sentence if self.changed else None,
             "seconds": self.seconds,
@@ -83,7 +90,9 @@ def train(
     if run.accelerator.is_main_process:
         (folder / "data.json").write_text(json.dumps(run.data.to_json(), indent=2) + "\n", encoding="utf-8")
     run.accelerator.init_trackers("modelgrow")
-    previews = Previews(run) if settings.preview_every and run.accelerator.is_main_process else None
+    seen_by_all = run.is_split or run.accelerator.is_main_process
+    previews = Previews(run) if settings.preview_every and seen_by_all else None
+    memory = predict(run)
     last: list[Progress] = []
 
     def hear(progress: Progress) -> None:
@@ -93,18 +102,19 @@ def train(
     loop = Loop(run=run, report=hear, preview=previews.make if previews else None)
     if settings.cache_trunk:
         loop.trunk = make_trunk(loop, tell)
-    memory = predict(loop)
     tell(f"{sum(p.numel() for _, p in run.trained):,} parameters train; {memory.sentence}")
     loop.train()
     peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
-    model = finish(run, loop, tell)
+    model, growth = finish(run, loop, tell)
     run.accelerator.end_training()
-    edge = min(20, len(loop.losses)) or 1
+    edge = min(EDGE, len(loop.losses)) or 1
     return Result(
         model=model,
+        growth=growth,
         steps=loop.step,
         first_loss=sum(loop.losses[:edge]) / edge,
         last_loss=sum(loop.losses[-edge:]) / edge,
+        validation=loop.validation,
         trained_parameters=sum(parameter.numel() for _, parameter in run.trained),
         changed=loop.changed,
         seconds=last[0].seconds if last else 0.0,
@@ -113,25 +123,25 @@ def train(
     )
 
 
-def predict(loop: Loop) -> Memory:
-    """The peak of a step on this process's device."""
-    run, settings = loop.run, loop.run.settings
-    batch = loop.batch(0)
+def predict(run: Run) -> Memory:
+    """The peak of a step on this process's device. Asked before FSDP2 splits anything."""
+    batch = run.batch(0)
     inputs = {
-        "noisy": batch.latents.to(loop.dtype),
+        "noisy": batch.latents.to(run.dtype),
         "timesteps": run.objective.timesteps(batch.levels),
         "text": {
-            name: value.to(loop.dtype) if value.is_floating_point() else value for name, value in batch.text.items()
+            name: value.to(run.dtype) if value.is_floating_point() else value for name, value in batch.text.items()
         },
     }
-    return predict_memory(
+    memory = predict_memory(
         run.model,
         lambda model, given: run.family.predict(run.pipeline, model, **given),
         inputs,
-        optimizer=settings.optimizer,
-        average=bool(settings.ema_decay),
+        optimizer=run.settings.optimizer,
+        average=bool(run.settings.ema_decay),
         autocast=run.accelerator.autocast,
     )
+    return memory.split(run.accelerator.num_processes) if run.is_split else memory
 
 
 def keep_settings(settings: Settings, folder: Path) -> None:
@@ -154,8 +164,10 @@ def keep_settings(settings: Settings, folder: Path) -> None:
 
 
 def make_trunk(loop: Loop, tell: Callable[[str], None]) -> Trunk:
-    """Compute the trunk's outputs that are not there yet."""
+    """Compute the trunk's outputs that are not there yet, every process its share."""
     run = loop.run
+    if run.is_split:
+        raise TrainError("cache_trunk with FSDP: the trunk does not run, so nothing is gained by splitting it; use DDP")
     stack, depth = trunk_depth(run.record, loop.names)
     trunk = Trunk(
         stack=stack,
@@ -165,38 +177,12 @@ def make_trunk(loop: Loop, tell: Callable[[str], None]) -> Trunk:
         objective=run.objective,
         settings=run.settings,
     )
-    trunk.fill(run.model, loop.predict, lambda done, total: tell(f"trunk outputs: {done} of {total} clips"))
-    return trunk
-
-
-def finish(run: Run, loop: Loop, tell: Callable[[str], None]) -> Path:
-    """Write the model: averaged values where the run averaged them."""
-    settings = run.settings
-    output = run.folder / "model"
-    if run.accelerator.is_main_process:
-        tell("writing the model")
-        averaged = loop.ema.shadow_params if loop.ema else [parameter for _, parameter in run.trained]
-        values: dict[str, torch.Tensor] = dict(zip(loop.names, averaged, strict=True))
-        if settings.train == "lora":
-            save_lora(run, output)
-        else:
-            told = {
-                "data": settings.data,
-                "train": settings.train,
-                "steps": loop.step,
-                "batch_size": settings.batch_size * settings.accumulate * run.accelerator.num_processes,
-                "learning_rate": settings.learning_rate,
-                "ema_decay": settings.ema_decay,
-                "seed": settings.seed,
-            }
-            write_model(run.source, run.component.name, Trained(values=values, told=told), output, overwrite=True)
+    trunk.fill(
+        run.model,
+        loop.predict,
+        lambda done, total: tell(f"trunk outputs: {done} of {total} clips"),
+        process=run.accelerator.process_index,
+        processes=run.accelerator.num_processes,
+    )
     run.accelerator.wait_for_everyone()
-    return output
-
-
-def save_lora(run: Run, output: Path) -> None:
-    """The LoRA as diffusers' `load_lora_weights` takes it."""
-    from peft import get_peft_model_state_dict
-
-    layers = get_peft_model_state_dict(run.model)
-    run.pipeline.save_lora_weights(output, **{f"{run.component.name}_lora_layers": layers})
+    return trunk

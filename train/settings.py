@@ -64,6 +64,9 @@ class Settings:
     """Of the noise levels, s' = shift s / (1 + (shift - 1) s); None is the scheduler's own."""
     cache_trunk: int = 0
     """Suffix growth only: draws of noise and timestep per clip whose trunk output is computed once."""
+    held_out: float = 0.0
+    """Share of the clips that is not trained on: their loss tells learning from learning by heart."""
+    validate_every: int = 100
     seed: int = 0
     save_every: int = 200
     keep: int = 2
@@ -85,12 +88,14 @@ class Settings:
         ):
             if getattr(self, name) not in choices:
                 raise TrainError(f"{name} is {getattr(self, name)!r}; choose from {', '.join(choices)}")
-        for name in ("steps", "batch_size", "accumulate", "save_every", "keep", "lora_rank"):
+        for name in ("steps", "batch_size", "accumulate", "save_every", "validate_every", "keep", "lora_rank"):
             if getattr(self, name) < 1:
                 raise TrainError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("caption_dropout", "long_captions", "ema_decay"):
+        for name in ("caption_dropout", "long_captions", "ema_decay", "held_out"):
             if not 0 <= getattr(self, name) <= 1:
                 raise TrainError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1")
+        if self.held_out == 1:
+            raise TrainError("held_out is 1.0; that leaves no clip to train on")
         if self.learning_rate <= 0:
             raise TrainError(f"learning_rate is {self.learning_rate}; it must be positive")
 

@@ -9,27 +9,26 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import ProjectConfiguration, set_seed
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import LoggerType, ProjectConfiguration, set_seed
 
 from modelgrow.pipelines.load import load_pipeline, locate
 from modelgrow.surgery import TrainError, open_source
 
-from .cache import build_cache
-from .data.buckets import choose_buckets
-from .data.open import open_clips
-from .data.short import ShortCaptions
-from .data.report import contact_sheet
-from .data.report import report as report_data
+from .batch import draw_batch
 from .encoder import PipelineEncoder, fingerprint
-from .families import family_of, trait
+from .families import family_of
+from .inputs import make_cache
 from .objectives import objective_of
 from .select import add_lora, freeze_all_but, names_to_train
+from .validate import hold_out
 
 if TYPE_CHECKING:
     from modelgrow.surgery import Component, Record, Source
 
+    from .batch import Batch
     from .cache import Cache
-    from .data.clip import ClipSource
+    from .data.buckets import Bucket
     from .data.report import DataReport
     from .families.family import Family
     from .objectives.objective import Objective
@@ -51,6 +50,9 @@ class Run:
     family: Family
     objective: Objective
     cache: Cache
+    """The clips that are trained on."""
+    held_out: tuple[Bucket, ...]
+    """Those that are not, and tell how well it goes."""
     data: DataReport
     trained: list[tuple[str, torch.nn.Parameter]]
 
@@ -61,6 +63,28 @@ class Run:
     @property
     def folder(self) -> Path:
         return Path(self.settings.output)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of what goes in: the frozen weights', float32 where everything trains."""
+        frozen = (p.dtype for p in self.model.parameters() if not p.requires_grad)
+        return next(frozen, torch.float32)
+
+    @property
+    def is_split(self) -> bool:
+        """Whether FSDP2 splits the model over the processes, so that all of them must call it together."""
+        return bool(self.accelerator.is_fsdp2)
+
+    def batch(self, number: int) -> Batch:
+        """This process's share of batch `number`."""
+        return draw_batch(
+            self.cache,
+            self.objective,
+            self.settings,
+            number,
+            process=self.accelerator.process_index,
+            processes=self.accelerator.num_processes,
+        )
 
 
 def set_up(settings: Settings, tell: Tell) -> Run:
@@ -86,6 +110,7 @@ def set_up(settings: Settings, tell: Tell) -> Run:
     cache, data = make_cache(settings, accelerator, encoder, model, tell)
     trained = choose_trained(model, component, settings)
     prepare_model(model, settings)
+    cache, held_out = hold_out(cache, settings.held_out)
     return Run(
         settings=settings,
         accelerator=accelerator,
@@ -96,13 +121,20 @@ def set_up(settings: Settings, tell: Tell) -> Run:
         family=family,
         objective=objective,
         cache=cache,
+        held_out=held_out,
         data=data,
         trained=trained,
     )
 
 
 def make_accelerator(settings: Settings) -> Accelerator:
-    """accelerate's, as `accelerate launch` or its own config set it up."""
+    """accelerate's, as `accelerate launch` or its own config set it up. Raises `TrainError` without the tracker."""
+    if settings.tracker != "none" and settings.tracker not in map(str, get_available_trackers()):
+        known = ", ".join(sorted(str(kind) for kind in LoggerType if kind is not LoggerType.ALL))
+        raise TrainError(
+            f"tracker {settings.tracker} is not installed: pip install {settings.tracker}, or choose "
+            f"tensorboard or none (accelerate knows {known})"
+        )
     precision = settings.precision
     if precision == "auto":
         precision = "bf16" if torch.cuda.is_available() else "no"
@@ -135,75 +167,6 @@ def choose_component(source: Source, settings: Settings) -> Component:
             if part.name in ("transformer", "unet"):
                 return part
     raise TrainError(f"{source.name}: nothing in it has grown (no growth.json); grow it first with grow expand")
-
-
-def make_cache(
-    settings: Settings, accelerator: Accelerator, encoder: PipelineEncoder, model: Any, tell: Tell
-) -> tuple[Cache, DataReport]:
-    """Open the data, report on them, encode what is not encoded yet."""
-    clips = open_for(encoder.family, settings)
-    temporal, spatial = compression(encoder.pipeline, model)
-    buckets = choose_buckets(
-        clips,
-        num_frames=settings.num_frames,
-        height=settings.height,
-        width=settings.width,
-        temporal_factor=temporal,
-        spatial_factor=spatial,
-        causal=trait(encoder.family, "CAUSAL"),
-    )
-    data = report_data(clips, buckets)
-    folder = Path(settings.output)
-    if accelerator.is_main_process:
-        folder.mkdir(parents=True, exist_ok=True)
-        contact_sheet(clips, folder / "data.png", buckets=buckets, overwrite=True)
-    cache = build_cache(
-        clips,
-        buckets,
-        encoder,
-        folder / "cache",
-        batch_size=8,
-        process_index=accelerator.process_index,
-        num_processes=accelerator.num_processes,
-        wait=accelerator.wait_for_everyone,
-        report=lambda done, total: tell(f"encoding clips: {done} of {total}"),
-    )
-    return cache, data
-
-
-def open_for(family: Family, settings: Settings) -> ClipSource:
-    """The clips as this kind of model and these settings read them: without captions that nobody will."""
-    clips = open_clips(
-        settings.data,
-        num_frames=settings.num_frames,
-        height=settings.height,
-        width=settings.width,
-        captions=trait(family, "CAPTIONS"),
-    )
-    return clips if settings.long_captions else ShortCaptions(clips)
-
-
-def compression(pipeline: Any, model: Any) -> tuple[int, int]:
-    """How many frames, and how many pixels a side, become one in latents, the model's patches counted in."""
-    temporal = next(
-        (
-            getattr(pipeline, name)
-            for name in ("vae_scale_factor_temporal", "vae_temporal_compression_ratio")
-            if hasattr(pipeline, name)
-        ),
-        1,
-    )
-    spatial = next(
-        (
-            getattr(pipeline, name)
-            for name in ("vae_scale_factor_spatial", "vae_spatial_compression_ratio", "vae_scale_factor")
-            if hasattr(pipeline, name)
-        ),
-        8,
-    )
-    patch = model.config.get("patch_size") or 1
-    sides = patch[-1] if isinstance(patch, list | tuple) else patch
-    return int(temporal), int(spatial) * int(sides)
 
 
 def choose_trained(model: Any, component: Component, settings: Settings) -> list[tuple[str, torch.nn.Parameter]]:

@@ -85,11 +85,19 @@ class Trunk:
                 rows.append([file.get_tensor(f"{number}.{stream}") for stream in range(count)])
         return tuple(torch.cat(stream) for stream in zip(*rows, strict=True))
 
-    def fill(self, model: nn.Module, predict: Callable[[Batch], Any], report: Callable[[int, int], None]) -> None:
-        """Compute what is missing; a clip's file appears complete or not at all."""
+    def fill(
+        self,
+        model: nn.Module,
+        predict: Callable[[Batch], Any],
+        report: Callable[[int, int], None],
+        *,
+        process: int = 0,
+        processes: int = 1,
+    ) -> None:
+        """Compute what is missing of a process's share; a clip's file appears complete or not at all."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        total = len(self.cache)
-        for clip in range(total):
+        clips = sorted(clip for bucket in self.cache.buckets for clip in bucket.clips)[process::processes]
+        for done, clip in enumerate(clips, 1):
             path = self._path(clip)
             if not path.exists():
                 draws = range(self.settings.cache_trunk)
@@ -99,7 +107,7 @@ class Trunk:
                 partial = path.with_suffix(".partial")
                 save_file(_rows(outputs[-1], len(draws)), partial)
                 partial.replace(path)
-            report(clip + 1, total)
+            report(done, len(clips))
 
     def _path(self, clip: int) -> Path:
         return self.folder / f"{clip:06d}.safetensors"

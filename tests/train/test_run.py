@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,65 +12,18 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_pipelines import save_tiny_wan
+from tiny_runs import bytes_of, floats, launch, settings
 
 from modelgrow.pipelines.verify import verify
-from modelgrow.surgery import (
-    Checkpoint,
-    ExpandOptions,
-    PlanError,
-    TrainError,
-    execute,
-    open_checkpoint,
-    open_source,
-    plan_expand,
-    prepare,
-)
+from modelgrow.surgery import PlanError, TrainError, execute, open_checkpoint, open_source
 from modelgrow.surgery.pack import prepare_pack, write_pack
 from modelgrow.surgery.packed import read_packed
-from modelgrow.surgery.readback import read_chunks
 from modelgrow.surgery.shrink import prepare_shrink
 from modelgrow.surgery.unpack import execute_apply, prepare_apply
 from modelgrow.train import checkpoints
 from modelgrow.train.loop import Loop
 from modelgrow.train.run import make_trunk, train
-from modelgrow.train.settings import Settings, read_settings
 from modelgrow.train.setup import set_up
-
-SMALL: dict[str, Any] = {
-    "data": "shapes:2-3:8",
-    "num_frames": 5,
-    "height": 32,
-    "width": 32,
-    "steps": 6,
-    "batch_size": 2,
-    "learning_rate": 1e-2,
-    "warmup_steps": 1,
-    "tracker": "none",
-    "alarm_after": 2,
-}
-
-
-@pytest.fixture(scope="module")
-def grown(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("grown")
-    base = save_tiny_wan(folder / "base")
-    options = ExpandOptions(mode="suffix", blocks=1)
-    job = prepare(open_source(str(base)), lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, options))
-    return execute(job, folder / "grown")
-
-
-def settings(model: Path, output: Path, **changes: Any) -> Settings:
-    return read_settings(None, {**SMALL, "model": str(model), "output": str(output), **changes})
-
-
-def data(checkpoint: Checkpoint, name: str) -> bytes:
-    return b"".join(read_chunks(checkpoint.tensors[name]))
-
-
-def bytes_of(model: Path) -> dict[str, bytes]:
-    checkpoint = open_checkpoint(model / "transformer")
-    return {name: data(checkpoint, name) for name in checkpoint.tensors}
 
 
 def test_only_what_is_new_changes_and_the_loss_falls(grown: Path, tmp_path: Path) -> None:
@@ -163,7 +115,7 @@ def test_the_cached_trunk_is_the_trunk(grown: Path, tmp_path: Path) -> None:
         fast = loop.loss(loop.batch(0), 0)
         assert calls == []
         loop.trunk = None
-        exact = loop._error(batch)
+        exact = loop.error(batch)
     handle.remove()
     assert calls == [1]
     assert streams[0].dtype == torch.bfloat16
@@ -218,32 +170,16 @@ def test_previews(grown: Path, tmp_path: Path) -> None:
 
 
 def test_two_processes_are_one_with_twice_the_batch(grown: Path, tmp_path: Path) -> None:
-    one = train(settings(grown, tmp_path / "one", batch_size=4))
-    two = settings(grown, tmp_path / "two", batch_size=2)
-    (tmp_path / "run.toml").write_text(two.to_toml())
-    command = [sys.executable, "-P", "-m", "modelgrow.cli", "train", "--config", str(tmp_path / "run.toml")]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    ranks = [
-        # What `accelerate launch` and torchrun set for each process.
-        {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_PORT": port}
-        for rank in ("0", "1")
-    ]
-    common = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "MASTER_ADDR": "127.0.0.1"}
-    processes = [subprocess.Popen(command, env={**common, **rank}) for rank in ranks]
-    try:
-        assert [process.wait(120) for process in processes] == [0, 0]
-    finally:
-        for process in processes:
-            process.kill()
+    one = train(settings(grown, tmp_path / "one", batch_size=4, held_out=0.25, validate_every=2))
+    launch(settings(grown, tmp_path / "two", batch_size=2, held_out=0.25, validate_every=2), processes=2)
     found, expected = bytes_of(tmp_path / "two" / "model"), bytes_of(one.model)
     record = open_checkpoint(one.model / "transformer").record
     assert record is not None
     for name in record.new:
-        a, b = (torch.frombuffer(bytearray(side[name]), dtype=torch.float32) for side in (found, expected))
-        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(floats(found[name]), floats(expected[name]), rtol=1e-3, atol=1e-5)
     assert found != bytes_of(grown)
+    losses = [checkpoints.load(checkpoints.all_of(tmp_path / run / "checkpoints")[-1]) for run in ("one", "two")]
+    assert losses[0].best_loss == pytest.approx(losses[1].best_loss, rel=1e-4)
 
 
 def put_on(packed: Path, base: Path, output: Path) -> Path:

@@ -1,0 +1,88 @@
+"""Runs of seconds: a tiny grown pipeline, the small world, a few steps; on one process or several."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from tiny_pipelines import save_tiny_wan
+
+from modelgrow.surgery import Checkpoint, ExpandOptions, execute, open_checkpoint, open_source, plan_expand, prepare
+from modelgrow.surgery.readback import read_chunks
+from modelgrow.train.settings import Settings, read_settings
+
+SMALL: dict[str, Any] = {
+    "data": "shapes:2-3:8",
+    "num_frames": 5,
+    "height": 32,
+    "width": 32,
+    "steps": 6,
+    "batch_size": 2,
+    "learning_rate": 1e-2,
+    "warmup_steps": 1,
+    "tracker": "none",
+    "alarm_after": 2,
+}
+
+
+def grow_tiny_wan(folder: Path) -> Path:
+    """`folder/base` and, returned, `folder/grown`, with one block more at its end."""
+    base = save_tiny_wan(folder / "base")
+    options = ExpandOptions(mode="suffix", blocks=1)
+    job = prepare(open_source(str(base)), lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, options))
+    return execute(job, folder / "grown")
+
+
+def settings(model: Path, output: Path, **changes: Any) -> Settings:
+    return read_settings(None, {**SMALL, "model": str(model), "output": str(output), **changes})
+
+
+def data(checkpoint: Checkpoint, name: str) -> bytes:
+    return b"".join(read_chunks(checkpoint.tensors[name]))
+
+
+def bytes_of(model: Path) -> dict[str, bytes]:
+    checkpoint = open_checkpoint(model / "transformer")
+    return {name: data(checkpoint, name) for name in checkpoint.tensors}
+
+
+def floats(values: bytes) -> torch.Tensor:
+    return torch.frombuffer(bytearray(values), dtype=torch.float32)
+
+
+def launch(chosen: Settings, *, processes: int, environment: Mapping[str, str] | None = None) -> None:
+    """`grow train` on several processes of this machine, set up as `accelerate launch` and torchrun do it."""
+    toml = Path(chosen.output).with_suffix(".toml")
+    toml.write_text(chosen.to_toml(), encoding="utf-8")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    command = [sys.executable, "-P", "-m", "modelgrow.cli", "train", "--config", str(toml)]
+    common = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "ACCELERATE_USE_CPU": "true",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "WORLD_SIZE": str(processes),
+        "LOCAL_WORLD_SIZE": str(processes),
+        **(environment or {}),
+    }
+    ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
+    running = [
+        subprocess.Popen(command, env={**common, **rank}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for rank in ranks
+    ]
+    try:
+        said = [process.communicate(timeout=180)[0] for process in running]
+    finally:
+        for process in running:
+            process.kill()
+    for process, text in zip(running, said, strict=True):
+        assert process.returncode == 0, text[-4000:]
