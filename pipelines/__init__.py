@@ -18,6 +18,7 @@ from . import registry
 
 _MODULES = {
     "AutoencoderKLOpenSora": "open_sora.vae",
+    "ExVideoPipeline": "exvideo.pipeline",
     "ExVideoUNetSpatioTemporalConditionModel": "exvideo.unet",
     "load_growth": "growth",
     "load_lora": "lora",

@@ -122,6 +122,8 @@ def _check_inputs(pipeline: DiffusionPipeline, parameters: Parameters, options: 
             raise GenerateError(f"{name} can't run without {what}, which 'grow generate' has no option for")
         if getattr(options, what) is None:
             raise GenerateError(f"{name} can't run without {what}; give one with --{what}")
+    if options.strength is not None and options.video is None:
+        raise GenerateError("strength says how far a clip is made anew; give the clip with --video")
     for what in _INPUTS:
         if getattr(options, what) is not None and what not in parameters:
             raise GenerateError(f"{name} takes no {what}; leave --{what} out{_instead(what, parameters)}")

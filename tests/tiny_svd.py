@@ -1,0 +1,80 @@
+"""A whole Stable Video Diffusion pipeline in miniature: stock classes, every weight random, two megabytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import EulerDiscreteScheduler, StableVideoDiffusionPipeline
+from models import build
+from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
+
+UNET = {
+    "in_channels": 8,
+    "out_channels": 4,
+    "block_out_channels": (32, 32),
+    "down_block_types": ("CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"),
+    "up_block_types": ("UpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal"),
+    "layers_per_block": 1,
+    "num_attention_heads": 2,
+    "cross_attention_dim": 16,
+    "addition_time_embed_dim": 8,
+    "projection_class_embeddings_input_dim": 24,
+    "num_frames": 6,
+}
+VAE = {
+    "block_out_channels": (32, 32),
+    "down_block_types": ("DownEncoderBlock2D", "DownEncoderBlock2D"),
+    "latent_channels": 4,
+    "sample_size": 32,
+}
+CLIP = CLIPVisionConfig(
+    hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, patch_size=112, projection_dim=16
+)
+GRAIN = 4
+"""Pixels that one value at the UNet's deepest level stands for."""
+
+
+def scheduler() -> Any:
+    """As in SVD's own scheduler_config.json."""
+    return EulerDiscreteScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        interpolation_type="linear",
+        prediction_type="v_prediction",
+        sigma_max=700.0,
+        sigma_min=0.002,
+        steps_offset=1,
+        timestep_spacing="leading",
+        timestep_type="continuous",
+        use_karras_sigmas=True,
+    )
+
+
+def image_encoder() -> Any:
+    model: Any = CLIPVisionModelWithProjection(CLIP)
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for tensor in model.parameters():
+            tensor.copy_(torch.randn(tensor.shape, generator=generator) * 0.3)
+    return model.eval()
+
+
+def components(**unet: Any) -> dict[str, Any]:
+    """Of a StableVideoDiffusionPipeline. Any key of the UNet's config may be given."""
+    return {
+        "vae": build("AutoencoderKLTemporalDecoder", VAE, seed=1),
+        "image_encoder": image_encoder(),
+        "unet": build("UNetSpatioTemporalConditionModel", {**UNET, **unet}),
+        "scheduler": scheduler(),
+        "feature_extractor": CLIPImageProcessor(),
+    }
+
+
+def save_tiny_svd(folder: Path, **unet: Any) -> Path:
+    """Write the pipeline. It makes clips of sides that 2 divides."""
+    pipeline: Any = StableVideoDiffusionPipeline(**components(**unet))
+    pipeline.save_pretrained(folder)
+    return folder
