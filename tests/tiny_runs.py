@@ -6,7 +6,6 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,14 +55,19 @@ def floats(values: bytes) -> torch.Tensor:
     return torch.frombuffer(bytearray(values), dtype=torch.float32)
 
 
-def launch(chosen: Settings, *, processes: int, environment: Mapping[str, str] | None = None) -> None:
-    """`grow train` on several processes of this machine, set up as `accelerate launch` and torchrun do it."""
+def launch(chosen: Settings, *, processes: int, script: str | None = None) -> None:
+    """`grow train` on several processes of this machine, set up as `accelerate launch` and torchrun do it.
+
+    `script`: Python to run instead; it gets the path of the settings.
+    """
     toml = Path(chosen.output).with_suffix(".toml")
     toml.write_text(chosen.to_toml(), encoding="utf-8")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     command = [sys.executable, "-P", "-m", "modelgrow.cli", "train", "--config", str(toml)]
+    if script is not None:
+        command = [sys.executable, "-P", "-c", script, str(toml)]
     common = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
@@ -72,7 +76,6 @@ def launch(chosen: Settings, *, processes: int, environment: Mapping[str, str] |
         "MASTER_PORT": port,
         "WORLD_SIZE": str(processes),
         "LOCAL_WORLD_SIZE": str(processes),
-        **(environment or {}),
     }
     ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
     running = [

@@ -98,7 +98,7 @@ def write_card(run: Run, loop: Loop, told: dict[str, Any], output: Path) -> None
         "first_loss": loop.first_loss,
         "last_loss": sum(last) / len(last) if last else None,
         "validation_loss": loop.validation,
-        "device": f"{run.accelerator.num_processes} x {device}",
+        "device": f"{run.accelerator.num_processes} x {device}{', FSDP2' if run.is_split else ''}",
         "made_with": made_with(),
     }
     text = model_card(output, run.component.name, {**told, **more}, carried)
