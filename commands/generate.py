@@ -30,6 +30,9 @@ def generate(
         ),
     ] = None,
     negative_prompt: Annotated[str | None, typer.Option(help="What it should not show.", show_default=False)] = None,
+    enhance: Annotated[
+        bool, typer.Option("--enhance", help="Let the slot's language model write the prompt out in detail first.")
+    ] = False,
     frames: Annotated[int | None, typer.Option(min=1, help="Length in frames.", show_default=False)] = None,
     height: Annotated[int | None, typer.Option(min=1, help="In pixels.", show_default=False)] = None,
     width: Annotated[int | None, typer.Option(min=1, help="In pixels.", show_default=False)] = None,
@@ -73,6 +76,13 @@ def generate(
         check_target(target, overwrite=overwrite)
         status.update("loading the pipeline")
         pipeline = load_pipeline(model, device=device, dtype=dtype, variant=variant, revision=revision, offload=offload)
+        if enhance:
+            from modelgrow.pipelines.text.enhance import enhance_for
+
+            status.update("writing the prompt out")
+            enhanced = enhance_for(pipeline, prompt, seed=seed)
+            prompt = enhanced.text
+            err.print(f"{enhanced.says}\n{prompt}", markup=False, highlight=False)
     options = GenerateOptions(
         prompt=prompt,
         negative_prompt=negative_prompt,
