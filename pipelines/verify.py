@@ -11,6 +11,7 @@ import torch
 
 from modelgrow.surgery import CheckpointError, Source, VerifyError, open_source
 from modelgrow.surgery.compare import broken_promises
+from modelgrow.surgery.grown import stock_name
 
 from .models import load_model
 from .probes import RECIPES, random_inputs, run_model
@@ -135,7 +136,7 @@ def verify(
     pairs = _pairs(open_source(str(grown)), open_source(str(base)))
     verdicts = []
     for name, new, old in pairs:
-        if new.class_name not in RECIPES:
+        if stock_name(str(new.class_name)) not in RECIPES:
             verdicts.append(_unrun(name, new, old))
             continue
         kind = DTYPES[dtype] if dtype != "auto" else _auto_dtype(new, device)
@@ -155,7 +156,7 @@ def _pairs(grown: Source, base: Source) -> list[tuple[str, Checkpoint, Checkpoin
     for new in grown.components:
         for old in base.components:
             same = new.name == old.name or "" in (new.name, old.name)
-            known = new.class_name == old.class_name and (new.class_name in RECIPES or _has_grown(new))
+            known = old.class_name in _classes(new) and (new.class_name in RECIPES or _has_grown(new))
             if same and known and new.checkpoint and old.checkpoint:
                 pairs.append((new.name or old.name, new.checkpoint, old.checkpoint))
                 break
@@ -166,6 +167,13 @@ def _pairs(grown: Source, base: Source) -> list[tuple[str, Checkpoint, Checkpoin
             f"{classes[1] or 'nothing'}; both need a component of the same class, one of {', '.join(RECIPES)}"
         )
     return pairs
+
+
+def _classes(component: Component) -> tuple[str, ...]:
+    """What a component is, and what it was before its growth gave it another class."""
+    record = component.checkpoint.record if component.checkpoint else None
+    own = (component.class_name, stock_name(component.class_name))
+    return (*own, record.base.class_name) if record else own
 
 
 def _has_grown(component: Component) -> bool:

@@ -14,6 +14,13 @@ _ONE = {
 }
 
 
+def one(dtype: str, *, where: str) -> bytes:
+    """The number 1, little-endian. Raises `PlanError` for a dtype that an identity is not written in."""
+    if dtype not in _ONE:
+        raise PlanError(f"{where!r}: an identity can't be written as {dtype}; convert to {', '.join(_ONE)} first")
+    return _ONE[dtype]
+
+
 def identity_beside_zeros(dtype: str, shape: tuple[int, ...], *, where: str) -> bytes:
     """[I | 0], little-endian: `rows` x `columns`, ones on the diagonal of the first `rows` columns.
 
@@ -27,11 +34,9 @@ def identity_beside_zeros(dtype: str, shape: tuple[int, ...], *, where: str) -> 
     """
     if len(shape) < 2 or shape[1] < shape[0] or any(side != 1 for side in shape[2:]):
         raise PlanError(f"{where!r}: its shape {list(shape)} can't hold an identity beside zeros")
-    if dtype not in _ONE:
-        raise PlanError(f"{where!r}: an identity can't be written as {dtype}; convert to {', '.join(_ONE)} first")
-    one, (rows, columns) = _ONE[dtype], shape[:2]
-    data = bytearray(rows * columns * len(one))
+    value, (rows, columns) = one(dtype, where=where), shape[:2]
+    data = bytearray(rows * columns * len(value))
     for row in range(rows):
-        start = row * (columns + 1) * len(one)
-        data[start : start + len(one)] = one
+        start = row * (columns + 1) * len(value)
+        data[start : start + len(value)] = value
     return bytes(data)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .drawn import SIZES
 from .errors import PlanError
 from .header import Tensor, num_bytes
+from .identity import one
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
@@ -35,6 +36,14 @@ class Values:
     """A small array that the operation computed, as little-endian bytes."""
 
     data: bytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ones:
+    """Zeros, and a one at every `stride`-th element from element `start` on: identities too large to hold."""
+
+    start: int
+    stride: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,7 +81,7 @@ class Stored:
     tensor: Tensor
 
 
-Content = Copy | Zeros | Values | Drawn | Pieces | Stored
+Content = Copy | Zeros | Values | Ones | Drawn | Pieces | Stored
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,6 +126,8 @@ class Plan:
     """Tensors of the input that the operation takes away on purpose."""
     notes: tuple[str, ...] = ()
     """What the user should know before it runs."""
+    blocks: tuple[str, ...] = ()
+    """Modules that train as a whole with what is new, where those are not the numbered blocks that hold it."""
 
     @property
     def new_names(self) -> tuple[str, ...]:
@@ -243,6 +254,8 @@ def _check_content(tensor: PlannedTensor, checkpoint: Checkpoint) -> None:
             )
     elif isinstance(content, Pieces):
         _check_pieces(tensor, content, checkpoint)
+    elif isinstance(content, Ones):
+        one(tensor.dtype, where=tensor.name)
     elif isinstance(content, Zeros) and tensor.dtype == "F8_E8M0":
         raise PlanError(f"{tensor.name!r} should be zero, and its dtype F8_E8M0 can't hold a zero")
     elif isinstance(content, Drawn) and tensor.dtype not in SIZES:
@@ -282,6 +295,8 @@ def _content_json(content: Content) -> dict[str, Any]:
         return {"content": "pieces", "pieces": [[part.source, part.start, part.stop] for part in content.parts]}
     if isinstance(content, Stored):
         return {"content": "stored", "file": str(content.tensor.file)}
+    if isinstance(content, Ones):
+        return {"content": "ones", "start": content.start, "stride": content.stride}
     if isinstance(content, Drawn):
         return {"content": "drawn", "seed": content.seed, "bound": content.bound}
     return {"content": "zeros" if isinstance(content, Zeros) else "values"}

@@ -6,6 +6,7 @@ what makes "only the new parameters" a fact and not a naming habit.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 RECORD_NAME = "growth.json"
 FORMAT = 1
+
+_BLOCK = re.compile(r".*?\.[0-9]+(?=\.)", re.ASCII)
 
 Rows = tuple[tuple[int, int], ...]
 """Ranges of rows of a tensor's first axis, as (start, stop)."""
@@ -62,6 +65,8 @@ class Step:
     config_before: Mapping[str, Any] = field(default_factory=dict)
     """Config keys that were edited -> the input's values; a key that the input did not have is in `config_added`."""
     config_added: tuple[str, ...] = ()
+    blocks: tuple[str, ...] = ()
+    """Modules that train as a whole with what is new, where those are not the numbered blocks that hold it."""
     pipeline_before: Mapping[str, Any] = field(default_factory=dict)
     """Keys of model_index.json that were edited -> the input's values; None for a key that it did not have."""
     input_fingerprint: str
@@ -107,6 +112,19 @@ class Record:
                 if now not in later:
                     found[now] = rows
         return found
+
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """The modules that new or changed tensors stand in, as they are called now: what trains as "grown-blocks"."""
+        declared = {
+            now
+            for number, step in enumerate(self.steps, 1)
+            for module in step.blocks
+            for now in [rename(module, self.steps[number:])]
+        }
+        others = (name for name in (*self.new, *self.changed) if not _is_within(name, declared))
+        found = {match[0] for name in others if (match := _BLOCK.match(name))}
+        return tuple(sorted(declared | found))
 
     def changed_since(self, done: int) -> frozenset[str]:
         """Everything that the steps from number `done` on changed, the base's and what was new, by its names now."""
@@ -186,6 +204,7 @@ def extend(
         rebuilt=plan.rebuilt,
         config_before={key: checkpoint.config[key] for key in plan.config_edits if key in checkpoint.config},
         config_added=tuple(key for key in plan.config_edits if key not in checkpoint.config),
+        blocks=plan.blocks,
         pipeline_before=pipeline_before or {},
         input_fingerprint=fingerprint,
         made_with=made_with,
@@ -196,6 +215,10 @@ def extend(
 def fingerprint_of(checkpoint: Checkpoint) -> str:
     """See `fingerprint`. It is of the weights: sharding and metadata do not count."""
     return fingerprint(stored(checkpoint.tensors))
+
+
+def _is_within(name: str, modules: set[str]) -> bool:
+    return any(name.startswith(f"{module}.") for module in modules)
 
 
 def _step_json(step: Step) -> dict[str, Any]:
@@ -215,6 +238,7 @@ def _step_json(step: Step) -> dict[str, Any]:
         },
         "config_before": dict(step.config_before),
         "config_added": list(step.config_added),
+        **({"blocks": list(step.blocks)} if step.blocks else {}),
         **({"pipeline_before": dict(step.pipeline_before)} if step.pipeline_before else {}),
         "input_fingerprint": step.input_fingerprint,
         "made_with": step.made_with,
@@ -243,6 +267,7 @@ def _step(data: Mapping[str, Any]) -> Step:
         rebuilt={name: tuple(map(_piece, as_list(parts))) for name, parts in as_table(data["rebuilt"]).items()},
         config_before=as_table(data["config_before"]),
         config_added=as_texts(data["config_added"]),
+        blocks=as_texts(data.get("blocks", [])),
         pipeline_before=as_table(data.get("pipeline_before", {})),
         input_fingerprint=as_text(data["input_fingerprint"]),
         made_with=as_text(data["made_with"]),

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from .drawn import draw
+from .identity import one
 from .move import BLOCK
-from .plan import Copy, Drawn, Pieces, Stored, Values
+from .plan import Copy, Drawn, Ones, Pieces, Stored, Values
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -97,6 +98,8 @@ def _resolve(tensor: PlannedTensor, sources: Mapping[str, Tensor], position: int
         yield Segment(position=position, nbytes=held.nbytes, source=held.file, offset=held.offset, name=name)
     elif isinstance(content, Values):
         yield Segment(position=position, nbytes=len(content.data), data=content.data, name=name)
+    elif isinstance(content, Ones):
+        yield from _ones(tensor, content, position)
     elif isinstance(content, Drawn):
         yield Segment(position=position, nbytes=tensor.nbytes, drawn=content, dtype=tensor.dtype, name=name)
     elif isinstance(content, Pieces):
@@ -112,6 +115,17 @@ def _resolve(tensor: PlannedTensor, sources: Mapping[str, Tensor], position: int
             position += nbytes
     else:
         yield Segment(position=position, nbytes=tensor.nbytes, name=name)
+
+
+def _ones(tensor: PlannedTensor, content: Ones, position: int) -> Iterator[Segment]:
+    value, end = one(tensor.dtype, where=tensor.name), position + tensor.nbytes
+    place = position + content.start * len(value)
+    while place < end:
+        yield Segment(position=position, nbytes=place - position, name=tensor.name)
+        yield Segment(position=place, nbytes=len(value), data=value, name=tensor.name)
+        position = place + len(value)
+        place += content.stride * len(value)
+    yield Segment(position=position, nbytes=end - position, name=tensor.name)
 
 
 def _adjoin(first: Segment, second: Segment) -> bool:

@@ -67,7 +67,7 @@ def last_steps(record: Record) -> tuple[Step, ...]:
 
 def _only_trains(record: Record, number: int) -> bool:
     step = record.steps[number]
-    return not step.index_map and set(step.changed) <= new_until(record.steps, number)
+    return not step.index_map and not step.rebuilt and set(step.changed) <= new_until(record.steps, number)
 
 
 def _config_before(steps: Sequence[Step]) -> tuple[dict[str, Any], tuple[str, ...]]:

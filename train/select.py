@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -39,8 +38,7 @@ def names_to_train(model: torch.nn.Module, record: Record | None, train: str) ->
     if missing:
         raise TrainError(f"growth.json names {missing[0]!r}, which {type(model).__name__} does not have")
     if train == "grown-blocks":
-        blocks = {match[0] for name in grown if (match := re.match(r".*?\.[0-9]+(?=\.)", name))}
-        grown |= {name for name in names if any(name.startswith(block + ".") for block in blocks)}
+        grown |= {name for name in names if any(name.startswith(block + ".") for block in record.blocks)}
     chosen = tuple(name for name in names if name in grown)
     if not chosen:
         raise TrainError("growth.json names nothing new, so there is nothing to train")

@@ -1,4 +1,4 @@
-"""Random inputs for Stable Video Diffusion. Shape letters: see the package."""
+"""Random inputs for Stable Video Diffusion and ExVideo. Shape letters: see the package."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .recipe import B, Config, F, Inputs, Randn, Recipe
 
 
 def _svd(config: Config, randn: Randn) -> Inputs:
-    side = 2 ** (len(config["block_out_channels"]) - 1)
+    side = 2 ** len(config["block_out_channels"])  # ExVideo's convolution needs 2x2 at the deepest level
     width = config["cross_attention_dim"]
     ids = config["projection_class_embeddings_input_dim"] // config["addition_time_embed_dim"]
     return {
@@ -19,4 +19,7 @@ def _svd(config: Config, randn: Randn) -> Inputs:
     }
 
 
-RECIPES: dict[str, Recipe] = {"UNetSpatioTemporalConditionModel": _svd}
+RECIPES: dict[str, Recipe] = {
+    "ExVideoUNetSpatioTemporalConditionModel": _svd,
+    "UNetSpatioTemporalConditionModel": _svd,
+}

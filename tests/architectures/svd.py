@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .row import Architecture
 
-_TINY = {
+TINY = {
     "in_channels": 8,
     "out_channels": 4,
     "block_out_channels": (32, 64),
@@ -16,15 +16,15 @@ _TINY = {
     "addition_time_embed_dim": 8,
     "projection_class_embeddings_input_dim": 24,
 }
-_PAIRS = {("attentions", mode): "share one time_mixer" for mode in ("insert", "prefix", "suffix")}
-_PLACES = {("layers", mode): "only --mode insert" for mode in ("prefix", "suffix")}
+PAIRS = {("attentions", mode): "share one time_mixer" for mode in ("insert", "prefix", "suffix")}
+PLACES = {("layers", mode): "only --mode insert" for mode in ("prefix", "suffix")}
 
 ROWS = (
     Architecture(
         name="svd",
         class_name="UNetSpatioTemporalConditionModel",
-        tiny=_TINY,
-        refused={**_PAIRS, **_PLACES},
+        tiny=TINY,
+        refused={**PAIRS, **PLACES},
         published={
             "stabilityai/stable-video-diffusion-img2vid": {"num_frames": 14},
             "stabilityai/stable-video-diffusion-img2vid-xt": {},
@@ -33,7 +33,7 @@ ROWS = (
     Architecture(
         name="svd-uneven",
         class_name="UNetSpatioTemporalConditionModel",
-        tiny={**_TINY, "layers_per_block": (2, 3), "transformer_layers_per_block": 2},
-        refused={**_PAIRS, **_PLACES},
+        tiny={**TINY, "layers_per_block": (2, 3), "transformer_layers_per_block": 2},
+        refused={**PAIRS, **PLACES},
     ),
 )
