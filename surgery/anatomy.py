@@ -15,6 +15,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .errors import AnatomyError
+from .positions import Frames, FramesVariant, check_frames
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -144,18 +145,6 @@ class Stack:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Frames:
-    """What bounds the length of a clip."""
-
-    unit: str
-    note: str
-    limit_key: str | None = None
-    """Config key that holds a hard limit."""
-    trained_key: str | None = None
-    """Config key that holds the length the model was trained at."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Anatomy:
     """One architecture."""
 
@@ -170,6 +159,8 @@ class Anatomy:
     """The class's own values of config keys that are named here, for configs that leave them out."""
     lora_aliases: Mapping[str, str] = field(default_factory=dict)
     """Other names of stacks in LoRA files: alias -> stack."""
+    runs_as: str | None = None
+    """The class that diffusers makes of it, where config.json names one that it only stands in for."""
 
     def stack(self, name: str | None) -> Stack:
         """The stack of that name; the first one if no name is given. Raises `AnatomyError`."""
@@ -193,6 +184,13 @@ class Anatomy:
     def holds(self, config: Mapping[str, Any], when: Mapping[str, Any]) -> bool:
         """Whether a config has all the values of a condition."""
         return all(self.value(config, key) == wanted for key, wanted in when.items())
+
+    def frames_of(self, config: Mapping[str, Any]) -> Frames:
+        """What bounds the length of a clip under a config: the first variant that holds, over the rest."""
+        for variant in self.frames.variants:
+            if self.holds(config, variant.when):
+                return self.frames.under(variant)
+        return self.frames
 
 
 def anatomies(extra: tuple[Path, ...] = ()) -> Mapping[str, Anatomy]:
@@ -239,6 +237,7 @@ def parse_anatomy(text: str, *, where: str) -> Anatomy:
     anatomy = _build(Anatomy, data, where)
     for stack in anatomy.stacks:
         _check_stack(stack, f"{where}: stack {stack.name!r}")
+    check_frames(anatomy.frames, f"{where}: frames")
     return anatomy
 
 
@@ -259,9 +258,10 @@ def _check_stack(stack: Stack, where: str) -> None:
 
 _TABLES: dict[str, type] = {"Frames": Frames, "Last | None": Last, "Slot | None": Slot}
 _LISTS: dict[str, type] = {
-    f"tuple[{kind.__name__}, ...]": kind for kind in (Stack, Gate, Partner, Renumber, Stride, Refusal, Variant)
+    f"tuple[{kind.__name__}, ...]": kind
+    for kind in (Stack, Gate, Partner, Renumber, Stride, Refusal, Variant, FramesVariant)
 }
-_SCALARS: dict[str, type] = {"str": str, "int": int, "bool": bool, "str | None": str}
+_SCALARS: dict[str, type] = {"str": str, "int": int, "bool": bool, "str | None": str, "int | None": int}
 
 
 def _build(kind: type[_T], data: Any, where: str) -> _T:
@@ -286,7 +286,7 @@ def _typed(value: Any, annotation: str, where: str) -> Any:
         return _build(_TABLES[annotation], value, where)
     if annotation in _LISTS:
         return tuple(_build(_LISTS[annotation], item, where) for item in _list(value, where))
-    if annotation in ("tuple[str, ...]", "tuple[int, ...]"):
+    if annotation.removesuffix(" | None") in ("tuple[str, ...]", "tuple[int, ...]"):
         wanted = str if "str" in annotation else int
         if not all(type(item) is wanted for item in _list(value, where)):
             raise AnatomyError(f"{where} must be a list of {wanted.__name__}, found {value!r:.60}")
