@@ -20,6 +20,8 @@ _MODULES = {
     "AutoencoderKLOpenSora": "open_sora.vae",
     "ExVideoPipeline": "exvideo.pipeline",
     "ExVideoUNetSpatioTemporalConditionModel": "exvideo.unet",
+    "STDiT3Transformer3DModel": "open_sora.stdit3",
+    "STDiTTransformer3DModel": "open_sora.stdit",
     "load_growth": "growth",
     "load_lora": "lora",
 }

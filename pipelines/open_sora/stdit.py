@@ -1,0 +1,197 @@
+"""Open-Sora 1.0's transformer: every block attends within frames, among frames, and to the prompt.
+
+Reference: `opensora/models/stdit/stdit.py` of hpcaitech/Open-Sora v1.2, Apache-2.0.
+
+Shape letters: B samples, T frames in patches, S patches of a frame, C width, L text tokens, D width of a text state.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.modeling_outputs import Transformer2DModelOutput
+from diffusers.utils import apply_lora_scale
+from torch import Tensor, nn
+
+from modelgrow.surgery import GenerateError
+
+from .attention import CrossAttention, SelfAttention
+from .base import OpenSoraTransformer, as_output
+from .layers import Mlp, modulate, norm, unpatchify
+from .positions import KeepsFloat32, plane, sines
+
+
+class STDiTBlock(nn.Module):
+    """Attention within frames, attention among frames, cross-attention to the prompt, a feed-forward."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float) -> None:
+        super().__init__()
+        self.norm1 = norm(width)
+        self.attn = SelfAttention(width, heads)
+        self.cross_attn = CrossAttention(width, heads)
+        self.norm2 = norm(width)
+        self.mlp = Mlp(width, int(width * mlp_ratio), width)
+        self.scale_shift_table = nn.Parameter(torch.randn(6, width) / width**0.5)
+        self.attn_temp = SelfAttention(width, heads)
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor,
+        encoder_attention_mask: Tensor | None,
+        modulation: Tensor,
+        time_gate: Tensor,
+        frames: int,
+        positions: Tensor | None = None,
+    ) -> Tensor:
+        """(B, T * S, C) to the same.
+
+        Args:
+            hidden_states: The video's tokens, frame by frame.
+            encoder_hidden_states: (B, L, C).
+            encoder_attention_mask: (B, 1, 1, L) bool, True where a token counts.
+            modulation: (B, T or 1, 6, C): shift, scale and gate of the attention, then of the feed-forward.
+            time_gate: (B, 1, 1, C), what gates the attention among frames, less the block's own table.
+            frames: T.
+            positions: (1, T, 1, C), added to what the attention among frames reads, not to the stream itself.
+        """
+        rows = self.scale_shift_table + modulation
+        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = rows.chunk(6, dim=2)
+        states = hidden_states.unflatten(1, (frames, -1))
+        modulated = modulate(self.norm1(states), shift, scale)
+        states = states + gate * self.attn(modulated.flatten(0, 1)).unflatten(0, states.shape[:2])
+        states = states + (self.scale_shift_table[2] + time_gate) * self._attend_in_time(states, positions)
+        # Neither normalised nor gated.
+        flat = states.flatten(1, 2)
+        flat = self.after_text(flat + self.cross_attn(flat, encoder_hidden_states, encoder_attention_mask))
+        states = flat.unflatten(1, (frames, -1))
+        states = states + mlp_gate * self.mlp(modulate(self.norm2(states), mlp_shift, mlp_scale))
+        return states.flatten(1, 2)
+
+    def after_text(self, hidden_states: Tensor) -> Tensor:
+        """For a subclass that has more to read right after the prompt: (B, T * S, C) to the same."""
+        return hidden_states
+
+    def _attend_in_time(self, states: Tensor, positions: Tensor | None) -> Tensor:
+        """The attention among frames reads the stream as it is: no norm, no modulation."""
+        if positions is not None:
+            states = (states + positions).to(states.dtype)
+        columns = states.transpose(1, 2)
+        attended: Tensor = self.attn_temp(columns.flatten(0, 1)).unflatten(0, columns.shape[:2])
+        return attended.transpose(1, 2)
+
+
+class STDiTTransformer3DModel(KeepsFloat32, OpenSoraTransformer):
+    """STDiT, the transformer of Open-Sora 1.0 and most probably the base of ModelGrow's published results.
+
+    `from_pretrained` reads folders with the reference's config and tensors, and this class's own. Arguments have the
+    reference's names and defaults, which are those of STDiT-XL/2 for an image. In 16 bits it is not to the bit the reference, which rounds timesteps and positions; here they are float32.
+
+    Args:
+        input_size: Latent frames, height and width, (16, 32, 32) for 16 frames of 256 x 256 pixels. Its position
+            tables fit no others.
+        in_channels: Of the latents.
+        patch_size: Frames, height and width that make a token.
+        hidden_size: C.
+        depth: Blocks.
+        num_heads: Of every attention.
+        mlp_ratio: Width of the feed-forward over C.
+        class_dropout_prob: Share of the prompts that training replaces by the null caption, for whoever trains.
+        pred_sigma: Whether there are as many channels of variance behind those of the noise.
+        caption_channels: D.
+        model_max_length: L of the null caption.
+        space_scale, time_scale: Positions are divided by these; 0.5 and 1 for 256 x 256 pixels.
+        temporal_position_block: The block that adds the table of frame positions. The reference's first one does; it
+            keeps doing so when blocks are put before it.
+    """
+
+    __module__ = "modelgrow.pipelines"
+    _no_split_modules = ["STDiTBlock"]
+    _repeated_blocks = ["STDiTBlock"]
+    _float32_tables = ("pos_embed", "pos_embed_temporal")
+    _keep_in_fp32_modules = list(_float32_tables)
+
+    pos_embed: Tensor
+    pos_embed_temporal: Tensor
+
+    @register_to_config  # type: ignore[untyped-decorator]
+    def __init__(
+        self,
+        input_size: tuple[int, int, int] = (1, 32, 32),
+        in_channels: int = 4,
+        patch_size: tuple[int, int, int] = (1, 2, 2),
+        hidden_size: int = 1152,
+        depth: int = 28,
+        num_heads: int = 16,
+        mlp_ratio: float = 4.0,
+        class_dropout_prob: float = 0.1,
+        pred_sigma: bool = True,
+        caption_channels: int = 4096,
+        model_max_length: int = 120,
+        space_scale: float = 1.0,
+        time_scale: float = 1.0,
+        temporal_position_block: int = 0,
+    ) -> None:
+        super().__init__()
+        self.grid = tuple(size // patch for size, patch in zip(input_size, patch_size, strict=True))
+        times, rows, columns = (
+            torch.arange(count, dtype=torch.float64) / scale
+            for count, scale in zip(self.grid, (time_scale, space_scale, space_scale), strict=True)
+        )
+        self.register_buffer("pos_embed", plane(rows, columns, hidden_size).float())
+        self.register_buffer("pos_embed_temporal", sines(times, hidden_size)[None].float())
+        self._build_shell(caption_channels, model_max_length, tuple(patch_size))
+        self.blocks = nn.ModuleList(STDiTBlock(hidden_size, num_heads, mlp_ratio) for _ in range(depth))
+
+    @apply_lora_scale("attention_kwargs")  # type: ignore[untyped-decorator]
+    def forward(
+        self,
+        hidden_states: Tensor,
+        timestep: Tensor | float,
+        encoder_hidden_states: Tensor,
+        encoder_attention_mask: Tensor | None = None,
+        frame_mask: Tensor | None = None,
+        fps: Tensor | None = None,
+        height: Tensor | None = None,
+        width: Tensor | None = None,
+        attention_kwargs: dict[str, Any] | None = None,
+        return_dict: bool = True,
+    ) -> Transformer2DModelOutput | tuple[Tensor]:
+        """Noise, and its variance behind it: (B, 2 * in_channels, *input_size) float32.
+
+        Args:
+            hidden_states: (B, in_channels, *input_size), noisy latents.
+            timestep: (B,), from 0, clean, to 999, noise; or one for all.
+            encoder_hidden_states: (B, L, D), T5's.
+            encoder_attention_mask: (B, L), 1 where a token counts; (B / 2, L) stands for both halves of guidance.
+                None is all.
+            frame_mask: (B, frames) bool, True where a frame is denoised; others are given, and at timestep 0. None is
+                all.
+            fps, height, width: Not read; Open-Sora 1.2 has them.
+            attention_kwargs: `scale`, of LoRA layers.
+            return_dict: Whether to return an object instead of a tuple.
+
+        Raises:
+            GenerateError: The latents have another size, or something has not a row for each sample.
+        """
+        size, dtype = hidden_states.shape[2:], self.x_embedder.proj.weight.dtype
+        if tuple(size) != tuple(self.config.input_size):
+            raise GenerateError(
+                f"latents of {list(size)} (frames, height, width): this model's position tables are for "
+                f"{list(self.config.input_size)}, as config.json says in input_size"
+            )
+        tokens = (self.x_embedder(hidden_states.to(dtype)) + self.pos_embed).to(dtype).flatten(1, 2)
+        batch, frames = len(tokens), self.grid[0]
+        now, clean, modulation = self._read_time(timestep, frame_mask, (batch, frames), tokens)
+        # The gate of the attention among frames is the timestep's for given frames too: the reference's weights know
+        # nothing else.
+        time_gate = self.t_block(now).unflatten(1, (6, 1, 1, -1))[:, 2]
+        text, mask = self._read_text(encoder_hidden_states, encoder_attention_mask, dtype)
+        positions = self.pos_embed_temporal[:, :, None]
+        for number, block in enumerate(self.blocks):
+            added = positions if number == self.config.temporal_position_block else None
+            tokens = self._run(block, tokens, text, mask, modulation, time_gate, frames, added)
+        patches = self.final_layer(tokens, now, clean, frame_mask)
+        return as_output(unpatchify(patches, self.grid, self.patch, size), return_dict)

@@ -1,0 +1,188 @@
+"""Open-Sora 1.2's transformer: blocks over the patches of a frame and blocks over frames take turns.
+
+Reference: `opensora/models/stdit/stdit3.py` of hpcaitech/Open-Sora v1.2, Apache-2.0.
+
+Shape letters: B samples, T frames in patches, S patches of a frame, C width, L text tokens, D width of a text state.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.modeling_outputs import Transformer2DModelOutput
+from diffusers.utils import apply_lora_scale
+from torch import Tensor, nn
+
+from modelgrow.surgery import GenerateError
+
+from .attention import CrossAttention, SelfAttention
+from .base import OpenSoraTransformer, as_output
+from .layers import Mlp, ScalarEmbedder, modulate, norm, repeat_rows, unpatchify
+from .positions import RotaryTime, scaled_plane
+
+
+class STDiT3Block(nn.Module):
+    """Attention within frames, or with `temporal` among frames; cross-attention to the prompt; a feed-forward."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float, qk_norm: bool, temporal: bool = False) -> None:
+        super().__init__()
+        self.temporal = temporal
+        self.norm1 = norm(width)
+        self.attn = SelfAttention(width, heads, qk_norm)
+        self.cross_attn = CrossAttention(width, heads)
+        self.norm2 = norm(width)
+        self.mlp = Mlp(width, int(width * mlp_ratio), width)
+        self.scale_shift_table = nn.Parameter(torch.randn(6, width) / width**0.5)
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor,
+        encoder_attention_mask: Tensor | None,
+        modulation: Tensor,
+        frames: int,
+        rotary_emb: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """(B, T * S, C) to the same.
+
+        Args:
+            hidden_states: The video's tokens, frame by frame.
+            encoder_hidden_states: (B, L, C).
+            encoder_attention_mask: (B, 1, 1, L) bool, True where a token counts.
+            modulation: (B, T or 1, 6, C): shift, scale and gate of the attention, then of the feed-forward.
+            frames: T.
+            rotary_emb: Cosines and sines for a temporal block, each (T, width of a head).
+        """
+        rows = self.scale_shift_table + modulation
+        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = rows.chunk(6, dim=2)
+        states = hidden_states.unflatten(1, (frames, -1))
+        states = states + gate * self._attend(modulate(self.norm1(states), shift, scale), rotary_emb)
+        # Neither normalised nor gated, unlike the two around it.
+        flat = states.flatten(1, 2)
+        flat = self.after_text(flat + self.cross_attn(flat, encoder_hidden_states, encoder_attention_mask))
+        states = flat.unflatten(1, (frames, -1))
+        states = states + mlp_gate * self.mlp(modulate(self.norm2(states), mlp_shift, mlp_scale))
+        return states.flatten(1, 2)
+
+    def after_text(self, hidden_states: Tensor) -> Tensor:
+        """For a subclass that has more to read right after the prompt: (B, T * S, C) to the same."""
+        return hidden_states
+
+    def _attend(self, states: Tensor, rotary_emb: tuple[Tensor, Tensor] | None) -> Tensor:
+        if self.temporal:
+            states = states.transpose(1, 2)
+        attended: Tensor = self.attn(states.flatten(0, 1), rotary_emb).unflatten(0, states.shape[:2])
+        return attended.transpose(1, 2) if self.temporal else attended
+
+
+class STDiT3Transformer3DModel(OpenSoraTransformer):
+    """STDiT3, the transformer of Open-Sora 1.2 (checkpoint hpcai-tech/OpenSora-STDiT-v3).
+
+    `from_pretrained` reads the published folders and this class's own. Arguments have the reference's names, and their
+    defaults are those of STDiT3-XL/2: 1,207,643,972 parameters, "1.1B" to its authors.
+
+    In 16 bits it is not to the bit the reference, which rounds timesteps, positions and rotations to the model's dtype;
+    here they are float32. In float32 they agree.
+
+    Args:
+        input_sq_size: Side in pixels of the square whose positions are not scaled.
+        in_channels: Of the latents.
+        patch_size: Frames, height and width that make a token.
+        hidden_size: C.
+        depth: Spatial blocks; there are as many temporal ones.
+        num_heads: Of every attention.
+        mlp_ratio: Width of the feed-forward over C.
+        class_dropout_prob: Share of the prompts that training replaces by the null caption, for whoever trains.
+        pred_sigma: Whether there are as many channels of variance behind those of the velocity.
+        qk_norm: Whether queries and keys of self-attention are normalised.
+        caption_channels: D.
+        model_max_length: L of the null caption.
+    """
+
+    __module__ = "modelgrow.pipelines"
+    _no_split_modules = ["STDiT3Block"]
+    _repeated_blocks = ["STDiT3Block"]
+    _keep_in_fp32_modules = ["rope"]
+    _unread = ("input_size",)
+
+    @register_to_config  # type: ignore[untyped-decorator]
+    def __init__(
+        self,
+        input_sq_size: int = 512,
+        in_channels: int = 4,
+        patch_size: tuple[int, int, int] = (1, 2, 2),
+        hidden_size: int = 1152,
+        depth: int = 28,
+        num_heads: int = 16,
+        mlp_ratio: float = 4.0,
+        class_dropout_prob: float = 0.1,
+        pred_sigma: bool = True,
+        qk_norm: bool = True,
+        caption_channels: int = 4096,
+        model_max_length: int = 300,
+    ) -> None:
+        super().__init__()
+        self._build_shell(caption_channels, model_max_length, tuple(patch_size))
+        self.fps_embedder = ScalarEmbedder(hidden_size)
+        self.rope = RotaryTime(hidden_size // num_heads)
+        self.spatial_blocks, self.temporal_blocks = (
+            nn.ModuleList(STDiT3Block(hidden_size, num_heads, mlp_ratio, qk_norm, temporal) for _ in range(depth))
+            for temporal in (False, True)
+        )
+
+    @apply_lora_scale("attention_kwargs")  # type: ignore[untyped-decorator]
+    def forward(
+        self,
+        hidden_states: Tensor,
+        timestep: Tensor | float,
+        encoder_hidden_states: Tensor,
+        encoder_attention_mask: Tensor | None = None,
+        frame_mask: Tensor | None = None,
+        fps: Tensor | None = None,
+        height: Tensor | None = None,
+        width: Tensor | None = None,
+        attention_kwargs: dict[str, Any] | None = None,
+        return_dict: bool = True,
+    ) -> Transformer2DModelOutput | tuple[Tensor]:
+        """Velocity, clean minus noise, and the unused variance behind it: (B, 2 * in_channels, frames, h, w) float32.
+
+        Args:
+            hidden_states: (B, in_channels, frames, h, w), noisy latents of any size.
+            timestep: (B,), from 0, clean, to 1000, noise; or one for all.
+            encoder_hidden_states: (B, L, D), T5's.
+            encoder_attention_mask: (B, L), 1 where a token counts; (B / 2, L) stands for both halves of guidance.
+                None is all.
+            frame_mask: (B, frames) bool, True where a frame is denoised; others are given, and at timestep 0. None is
+                all.
+            fps: (B,), frames per second of the clip; 120 for an image.
+            height, width: (B,), of the clip in pixels. A batch has one size: only the first is read.
+            attention_kwargs: `scale`, of LoRA layers.
+            return_dict: Whether to return an object instead of a tuple.
+
+        Raises:
+            GenerateError: fps, height or width is missing, or something has not a row for each sample.
+        """
+        if fps is None or height is None or width is None:
+            raise GenerateError("STDiT3Transformer3DModel needs fps, height and width, one number for each sample")
+        size, dtype = hidden_states.shape[2:], self.x_embedder.proj.weight.dtype
+        tokens = self.x_embedder(hidden_states.to(dtype))
+        batch, frames, _, channels = tokens.shape
+        rows, columns = (-(-length // patch) for length, patch in zip(size[1:], self.patch[1:], strict=True))
+        tokens = (tokens + self.positions(rows, columns, height, width)).to(dtype).flatten(1, 2)
+        speed = self.fps_embedder(repeat_rows(fps.to(tokens.device), batch, "fps"), dtype)
+        now, clean, modulation = self._read_time(timestep, frame_mask, (batch, frames), tokens, speed)
+        text, mask = self._read_text(encoder_hidden_states, encoder_attention_mask, dtype)
+        rotary_emb = self.rope(frames)
+        for spatial, temporal in zip(self.spatial_blocks, self.temporal_blocks, strict=True):
+            tokens = self._run(spatial, tokens, text, mask, modulation, frames)
+            tokens = self._run(temporal, tokens, text, mask, modulation, frames, rotary_emb)
+        patches = self.final_layer(tokens, now, clean, frame_mask)
+        return as_output(unpatchify(patches, (frames, rows, columns), self.patch, size), return_dict)
+
+    def positions(self, rows: int, columns: int, height: Tensor, width: Tensor) -> Tensor:
+        """(1, S, C) float32, for a clip of `height` by `width` pixels, each (B,), of which the first is read."""
+        device = self.x_embedder.proj.weight.device
+        area = height[0].to(device, torch.float32) * width[0].to(device, torch.float32)
+        return scaled_plane(rows, columns, self.config.hidden_size, area.sqrt() / self.config.input_sq_size)
