@@ -1,8 +1,9 @@
-"""`grow generate`: from a prompt to a clip."""
+"""`grow generate`: from a prompt, a picture or a clip to a clip."""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,17 +16,48 @@ EPILOG = (
     "Examples:\n\n"
     '  [bold]grow generate --prompt "a red circle moves right"[/bold]\n\n'
     '  [bold]grow generate --prompt "a cat on a skateboard" --model ./Wan2.1-T2V-1.3B-Diffusers-suffix8 '
-    "--frames 81 -o cat.mp4[/bold]"
+    "--frames 81 -o cat.mp4[/bold]\n\n"
+    "  [bold]grow generate --model ./svd-128f --image cat.png --second-stage 1024x1024 -o cat.mp4[/bold]\n\n"
+    '  [bold]grow generate --model ./svd-128f --first-frame-model ./HunyuanDiT --prompt "a cat" --low-memory[/bold]'
 )
 
 
 def generate(
-    prompt: Annotated[str, typer.Option(help="What the clip should show.", show_default=False)],
+    prompt: Annotated[str | None, typer.Option(help="What the clip should show.", show_default=False)] = None,
     model: Annotated[
         str | None,
         typer.Option(
             metavar="DIR|HUB_ID",
-            help="Any diffusers text-to-video pipeline. Default: the tiny model of moving shapes that comes along.",
+            help="Any diffusers video pipeline. Default: the tiny model of moving shapes that comes along.",
+            show_default=False,
+        ),
+    ] = None,
+    image: Annotated[
+        Path | None,
+        typer.Option(help="Picture that the clip starts from, for image-to-video models.", show_default=False),
+    ] = None,
+    first_frame_model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR|HUB_ID",
+            help="Any diffusers text-to-image pipeline: it makes that picture from the prompt.",
+            show_default=False,
+        ),
+    ] = None,
+    video: Annotated[
+        Path | None, typer.Option(help="Clip to make anew, for video-to-video models.", show_default=False)
+    ] = None,
+    strength: Annotated[
+        float | None,
+        typer.Option(
+            help="How far it is made anew: 1 leaves nothing of it. Default: the pipeline's.", show_default=False
+        ),
+    ] = None,
+    second_stage: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HxW",
+            help="Make the clip anew at this size with the same model, as ExVideo does (strength 0.5), beside it.",
             show_default=False,
         ),
     ] = None,
@@ -52,53 +84,76 @@ def generate(
     device: Device = "auto",
     dtype: Annotated[Dtype, typer.Option(help="auto: bfloat16 on a GPU, float32 on a CPU.")] = "auto",
     offload: Annotated[
-        Literal["model", "sequential"] | None,
+        Literal["model", "group", "sequential"] | None,
         typer.Option(help="Keep weights in main memory and move them as they are needed.", show_default=False),
     ] = None,
+    low_memory: Annotated[
+        bool,
+        typer.Option(
+            "--low-memory",
+            help="Slower, in less memory: --offload group on a GPU, layers in pieces, the VAE in tiles. "
+            "Tells the peak, predicted and actual.",
+        ),
+    ] = False,
     variant: Variant = None,
     revision: Revision = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make a clip from a prompt; settings and a contact sheet are stored beside it.
+    """Make a clip from a prompt, a picture or a clip; settings and a contact sheet are stored beside it.
 
     What is not given comes from the model's own generation.json, or else from its pipeline's defaults.
     """
+    if prompt is None and image is None and video is None:
+        raise typer.BadParameter("there is nothing to start from: give --prompt, --image or --video")
     err = console(stderr=True)
-    target = output or Path(f"{slug(prompt)}-{seed}.mp4")
-    with err.status("loading torch and diffusers") as status:
+    size = None if second_stage is None else parse_size(second_stage)
+    source = prompt or next((path.stem for path in (image, video) if path is not None), "clip")
+    with err.status("loading torch and diffusers"):
         quiet_libraries()
-        from modelgrow.pipelines.export import check_target, save_clip
         from modelgrow.pipelines.generate import GenerateOptions
-        from modelgrow.pipelines.generate import generate as run
-        from modelgrow.pipelines.load import load_pipeline
+        from modelgrow.pipelines.produce import Loading, Telling, produce
 
-        check_target(target, overwrite=overwrite)
-        status.update("loading the pipeline")
-        pipeline = load_pipeline(model, device=device, dtype=dtype, variant=variant, revision=revision, offload=offload)
-        if enhance:
-            from modelgrow.pipelines.text.enhance import enhance_for
-
-            status.update("writing the prompt out")
-            enhanced = enhance_for(pipeline, prompt, seed=seed)
-            prompt = enhanced.text
-            err.print(f"{enhanced.says}\n{prompt}", markup=False, highlight=False)
-    options = GenerateOptions(
-        prompt=prompt,
-        negative_prompt=negative_prompt,
-        num_frames=frames,
-        height=height,
-        width=width,
-        num_inference_steps=steps,
-        guidance_scale=guidance,
-        seed=seed,
-        fps=fps,
+    made = produce(
+        model,
+        GenerateOptions(
+            prompt=prompt,
+            image=None if image is None else str(image),
+            video=None if video is None else str(video),
+            strength=strength,
+            negative_prompt=negative_prompt,
+            num_frames=frames,
+            height=height,
+            width=width,
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            seed=seed,
+            fps=fps,
+        ),
+        output or Path(f"{slug(source)}-{seed}.mp4"),
+        revision=revision,
+        loading=Loading(device=device, dtype=dtype, variant=variant, offload=offload, low_memory=low_memory),
+        first_frame_model=first_frame_model,
+        second_stage=size,
+        enhance=enhance,
+        overwrite=overwrite,
+        telling=Telling(
+            working=err.status,
+            steps=progress,
+            report=lambda line: err.print(line, markup=False, highlight=False),
+        ),
     )
-    with progress("denoising") as advance:
-        clip = run(pipeline, options, progress=advance)
-    files = save_clip(clip, target, overwrite=overwrite)
     if as_json:
-        print(json.dumps({"files": [str(path) for path in files], "settings": dict(clip.settings)}, indent=2))
-    else:
-        for path in files:
-            console().print(str(path), markup=False, highlight=False)
+        settings = dict(made.clip.settings)
+        print(json.dumps({"files": [str(path) for path in made.files], "settings": settings}, indent=2))
+        return
+    for path in made.files:
+        console().print(str(path), markup=False, highlight=False)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Height and width in pixels, from "1024x768"."""
+    found = re.fullmatch(r"([1-9]\d{0,5})x([1-9]\d{0,5})", text)
+    if found is None:
+        raise typer.BadParameter(f"{text!r} is no size; expected height x width, such as 1024x1024")
+    return int(found[1]), int(found[2])

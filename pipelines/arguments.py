@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from modelgrow.surgery import GenerateError, strict_json
 
-from .inputs import fit, read_image, read_video
+from .inputs import as_pictures, fit, read_image, read_video
 from .load import GENERATION_NAME
 
 if TYPE_CHECKING:
+    import numpy as np
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
     from .generate import GenerateOptions
@@ -33,8 +34,13 @@ _OTHER_FPS = 16
 _INPUTS = ("prompt", "image", "video")
 
 
-def resolve(pipeline: DiffusionPipeline, options: GenerateOptions) -> tuple[dict[str, Any], int]:
-    """What to call the pipeline with, and the frames per second.
+def resolve(
+    pipeline: DiffusionPipeline,
+    options: GenerateOptions,
+    video: np.ndarray | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> tuple[dict[str, Any], int]:
+    """What to call the pipeline with, and the frames per second. The arguments are `generate`'s.
 
     Raises:
         GenerateError: It can't be called with what was asked for, or not without what was not given.
@@ -47,7 +53,7 @@ def resolve(pipeline: DiffusionPipeline, options: GenerateOptions) -> tuple[dict
         check(name, value, "asked for")
     if not 0 <= options.seed < 1 << 63:
         raise GenerateError(f"seed is {options.seed}; it must be at least 0 and less than 2**63")
-    arguments = {**recommended(pipeline), **chosen}
+    arguments = {**recommended(pipeline), **(extra or {}), **chosen}
     fps = arguments.pop("fps", None)
     rate = next((name for name in FRAME_RATES if name in parameters), None)
     if fps is not None and rate is not None:
@@ -66,12 +72,18 @@ def resolve(pipeline: DiffusionPipeline, options: GenerateOptions) -> tuple[dict
         )
     if "output_type" in parameters:
         arguments["output_type"] = "np"
-    return {**_read_inputs(options, parameters, arguments), **arguments}, fps
+    return {**_read_inputs(options, parameters, arguments, video), **arguments}, fps
 
 
 def parameters_of(pipeline: DiffusionPipeline) -> Parameters:
     """What `__call__` takes."""
     return inspect.signature(type(pipeline).__call__).parameters
+
+
+def required(parameters: Parameters) -> set[str]:
+    """The names of those without a default."""
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return {p.name for p in parameters.values() if p.default is p.empty and p.kind not in kinds and p.name != "self"}
 
 
 def recommended(pipeline: DiffusionPipeline) -> dict[str, Any]:
@@ -112,10 +124,9 @@ def _check_inputs(pipeline: DiffusionPipeline, parameters: Parameters, options: 
         raise GenerateError(
             f"{name} makes no clips: it does not take a prompt, a picture or a clip, and a number of frames"
         )
-    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    needed = [p.name for p in parameters.values() if p.default is p.empty and p.kind not in kinds and p.name != "self"]
-    needed += ["prompt"] if "prompt" in parameters else []
-    # LTX's has None as its default, and fails without a picture all the same.
+    needed = [*sorted(required(parameters)), *(["prompt"] if "prompt" in parameters else [])]
+    # Many have None as their default, and fail without it all the same.
+    needed += ["video"] if "video" in parameters and "VideoToVideo" in name else []
     needed += ["image"] if "image" in parameters and "ImageToVideo" in name else []
     for what in needed:
         if what not in _INPUTS:
@@ -137,7 +148,9 @@ def _instead(what: str, parameters: Parameters) -> str:
     return ""
 
 
-def _read_inputs(options: GenerateOptions, parameters: Parameters, arguments: Mapping[str, Any]) -> dict[str, Any]:
+def _read_inputs(
+    options: GenerateOptions, parameters: Parameters, arguments: Mapping[str, Any], video: np.ndarray | None
+) -> dict[str, Any]:
     """Prompt, picture and clip, the latter two cropped to the aspect of what will be made, never stretched."""
     sizes = [arguments.get(side, parameters[side].default) for side in ("width", "height") if side in parameters]
     size = (sizes[0], sizes[1]) if len(sizes) == 2 and all(isinstance(side, int) for side in sizes) else None
@@ -147,7 +160,7 @@ def _read_inputs(options: GenerateOptions, parameters: Parameters, arguments: Ma
     if options.image is not None:
         inputs["image"] = fit(read_image(Path(options.image)), size)
     if options.video is not None:
-        frames = read_video(Path(options.video), limit=options.num_frames)
+        frames = read_video(Path(options.video), limit=options.num_frames) if video is None else as_pictures(video)
         inputs["video"] = [fit(frame, size) for frame in frames]
     return inputs
 

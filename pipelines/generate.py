@@ -66,18 +66,27 @@ class Generated:
     `frames_sha256` is of the frames as float32 in [0, 1], before they were rounded to uint8."""
 
 
-def generate(pipeline: DiffusionPipeline, options: GenerateOptions, *, progress: Progress | None = None) -> Generated:
+def generate(
+    pipeline: DiffusionPipeline,
+    options: GenerateOptions,
+    *,
+    progress: Progress | None = None,
+    video: np.ndarray | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> Generated:
     """Run a video pipeline once.
 
     Args:
         pipeline: From `load_pipeline`, or any other of diffusers' that makes clips from a prompt, a picture or a clip.
         options: What to make.
         progress: Told after each denoising step.
+        video: Frames `(T, H, W, 3)`, uint8, in place of those in the file `options.video`, which lost something there.
+        extra: More of what the pipeline is called with.
 
     Raises:
         GenerateError: The pipeline makes no clips, needs what is not given, or can't make what is asked for.
     """
-    arguments, fps = resolve(pipeline, options)
+    arguments, fps = resolve(pipeline, options, video, extra or {})
     generator = torch.Generator("cpu").manual_seed(options.seed)
     output = _run(pipeline, {**arguments, "generator": generator}, progress)
     frames = _to_array(getattr(output, "frames", None), pipeline)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import av
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from modelgrow.surgery import GenerateError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # ffmpeg guesses formats from the bytes. Playlists and scripts among them open other files and addresses.
 _FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif"
@@ -40,6 +44,11 @@ def read_video(path: Path, *, limit: int | None = None) -> list[Image.Image]:
     if not frames:
         raise GenerateError(f"{path}: there are no frames in it")
     return frames
+
+
+def as_pictures(frames: np.ndarray) -> list[Image.Image]:
+    """Of `(T, H, W, 3)`, uint8."""
+    return [Image.fromarray(frame) for frame in frames]
 
 
 def fit(picture: Image.Image, size: tuple[int, int] | None) -> Image.Image:

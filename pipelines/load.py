@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from modelgrow.surgery import GenerateError, GrowError, anatomies, open_checkpoint, open_source
+from modelgrow.surgery.grown import stock_name
 from modelgrow.surgery.source import PIPELINE_NAME
 
 from .foundation import foundation_path
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-OFFLOADS = ("model", "sequential")
+OFFLOADS = ("model", "group", "sequential")
 GENERATION_NAME = "generation.json"
 
 
@@ -45,8 +46,8 @@ def load_pipeline(
         dtype: Of every component: "float32", "bfloat16" or "float16"; "auto" is bfloat16 on CUDA, else float32.
         variant: Weights variant, such as "fp16".
         revision: Branch, tag or commit of a Hub id.
-        offload: "model" or "sequential": keep weights in main memory, and move whole components or single
-            layers to the device while they run.
+        offload: "model", "group" or "sequential": keep weights in main memory, and move whole components, or layers
+            of which the next is on its way already, or single layers to the device while they run.
 
     Raises:
         GenerateError: It is not there, is no pipeline, or can't be loaded.
@@ -194,7 +195,7 @@ def _check_weights(pipeline: DiffusionPipeline, folder: Path, variant: str | Non
             continue
         expected = component.state_dict()
         fault, keys = "is not in the weights", [key for key, tensor in expected.items() if tensor.is_meta]
-        if not keys and type(component).__name__ in anatomies():
+        if not keys and stock_name(type(component).__name__) in anatomies():
             found = open_checkpoint(folder / name, variant=_variant_of(folder / name, variant)).tensors
             fault, keys = "is in the weights for nothing", [key for key in found if key not in expected]
         if keys:
@@ -213,13 +214,17 @@ def _place(pipeline: DiffusionPipeline, device: torch.device, offload: str | Non
     try:
         if offload == "model":
             pipeline.enable_model_cpu_offload(device=device)
+        elif offload == "group":
+            # With a stream the next layer travels while this one computes, which CUDA alone can do.
+            pipeline.enable_group_offload(device, offload_type="leaf_level", use_stream=device.type == "cuda")
         elif offload == "sequential":
             pipeline.enable_sequential_cpu_offload(device=device)
         else:
             pipeline.to(device)
     except torch.OutOfMemoryError as error:
         raise GenerateError(
-            f"{type(pipeline).__name__} does not fit into the memory of {device}; try --offload model, then sequential"
+            f"{type(pipeline).__name__} does not fit into the memory of {device}; "
+            "try --offload model, then group or --low-memory"
         ) from error
     except (RuntimeError, ValueError) as error:
         raise GenerateError(f"{type(pipeline).__name__} can't be moved to {device}: {_first_line(error)}") from error

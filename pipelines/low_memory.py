@@ -1,0 +1,41 @@
+"""Less memory for more time: feed-forward layers in pieces, the VAE in tiles."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from .arguments import parameters_of
+from .memory import DENOISERS
+
+if TYPE_CHECKING:
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+
+DECODE_CHUNK = 4
+"""Frames decoded at a time."""
+
+
+def offload_for(device: torch.device) -> str | None:
+    """Which of `load_pipeline`'s offloads saves most; on a CPU the weights are where they compute already."""
+    return None if device.type == "cpu" else "group"
+
+
+def save_memory(pipeline: DiffusionPipeline) -> dict[str, int]:
+    """Switch on what diffusers' components have for it.
+
+    Feed-forward layers of UNets run frame by frame (SVD's are four times as wide as their input); the VAE decodes
+    clips one by one and large frames in tiles, where it can do that.
+
+    Returns:
+        What to call the pipeline with besides.
+    """
+    for name in DENOISERS:
+        denoiser = getattr(pipeline, name, None)
+        if hasattr(denoiser, "enable_forward_chunking"):
+            denoiser.enable_forward_chunking(chunk_size=1, dim=0)
+    vae = getattr(pipeline, "vae", None)
+    for switch in ("enable_slicing", "enable_tiling"):
+        if hasattr(vae, switch):
+            getattr(vae, switch)()
+    return {"decode_chunk_size": DECODE_CHUNK} if "decode_chunk_size" in parameters_of(pipeline) else {}

@@ -1,0 +1,194 @@
+"""All that `grow generate` does: a first frame, a clip, the clip again at a higher resolution, each to its file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from modelgrow.surgery import GenerateError
+from modelgrow.surgery.staging import check_output
+
+from .arguments import parameters_of, recommended
+from .export import check_target, save_clip
+from .first_frame import make_first_frame, save_first_frame
+from .generate import Generated, GenerateOptions, Progress, generate
+from .load import load_pipeline, resolve_device
+from .low_memory import offload_for, save_memory
+from .memory import watched
+
+if TYPE_CHECKING:
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+
+    from .first_frame import FirstFrame
+
+SECOND_STAGE_STRENGTH = 0.5
+"""ExVideo's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loading:
+    """How pipelines are loaded, see `load_pipeline`. `low_memory` chooses the offload itself."""
+
+    device: str = "auto"
+    dtype: str = "auto"
+    variant: str | None = None
+    offload: str | None = None
+    low_memory: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Telling:
+    """How a long job speaks. The default says nothing."""
+
+    working: Callable[[str], AbstractContextManager[Any]] = lambda what: nullcontext()
+    """Shows what goes on, while the context is open."""
+    steps: Callable[[str], AbstractContextManager[Progress | None]] = lambda what: nullcontext()
+    """Shows how far it is, while the context is open."""
+    report: Callable[[str], None] = lambda line: None
+    """Says one line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Produced:
+    """The files, the clip's own first, and the settings of the last clip."""
+
+    files: tuple[Path, ...]
+    clip: Generated
+
+
+def produce(
+    model: str | None,
+    options: GenerateOptions,
+    output: Path,
+    *,
+    revision: str | None = None,
+    loading: Loading | None = None,
+    first_frame_model: str | None = None,
+    second_stage: tuple[int, int] | None = None,
+    enhance: bool = False,
+    overwrite: bool = False,
+    telling: Telling | None = None,
+) -> Produced:
+    """Make a clip and write it.
+
+    Args:
+        model: The video pipeline, as `load_pipeline` takes it.
+        options: What to make; of the second stage `strength` too.
+        output: The clip's file. The first frame goes beside it as clip.first.png, the second stage's clip as
+            clip-1024x1024.mp4.
+        revision: Of the model.
+        loading: Of all pipelines.
+        first_frame_model: Text-to-image pipeline that makes the picture the clip starts from. It is gone from memory
+            before the video pipeline is loaded.
+        second_stage: Height and width in pixels at which the clip is made anew by the same pipeline.
+        enhance: Let the language model of the pipeline's slot write the prompt out first.
+        overwrite: Replace files that exist.
+        telling: Where progress goes.
+
+    Raises:
+        GrowError: Something of it can't be loaded, made or written; what was complete by then stays.
+    """
+    loading, telling = loading or Loading(), telling or Telling()
+    first_path = output.with_name(f"{output.stem}.first.png")
+    second_path = output.with_stem(f"{output.stem}-{second_stage[0]}x{second_stage[1]}") if second_stage else None
+    for path in (output, second_path):
+        if path is not None:
+            check_target(path, overwrite=overwrite)
+    files: tuple[Path, ...] = ()
+    frame = None
+    if first_frame_model is not None:
+        check_output(first_path, inputs=[], overwrite=overwrite)
+        frame = _first_frame(first_frame_model, options, loading, telling)
+        files = (save_first_frame(frame, first_path),)
+        options = replace(options, image=str(first_path))
+    with telling.working("loading the pipeline"):
+        pipeline = _load(model, loading, revision)
+    if second_path is not None and "video" not in parameters_of(pipeline):
+        raise GenerateError(f"{type(pipeline).__name__} has no second stage: it takes no video to make anew")
+    if frame is not None and "prompt" not in parameters_of(pipeline):
+        options = replace(options, prompt=None)
+    if enhance:
+        options = _enhanced(pipeline, options, telling)
+    extra = save_memory(pipeline) if loading.low_memory else {}
+    first = options if second_stage is None else replace(options, strength=None)
+    with watched(pipeline, telling.report) if loading.low_memory else nullcontext():
+        with telling.steps("denoising") as advance:
+            clip = _with(generate(pipeline, first, extra=extra, progress=advance), first_frame=frame and frame.settings)
+        files = (*save_clip(clip, output, overwrite=overwrite), *files)
+        if second_stage is not None and second_path is not None:
+            again = _second_options(pipeline, options, clip, output, second_stage)
+            with telling.steps("denoising, second stage") as advance:
+                made = generate(pipeline, again, extra=extra, progress=advance, video=clip.frames)
+            clip = _with(made, first_stage=dict(clip.settings))
+            files += save_clip(clip, second_path, overwrite=overwrite)
+    return Produced(files=files, clip=clip)
+
+
+def _load(model: str | None, loading: Loading, revision: str | None = None) -> DiffusionPipeline:
+    offload = loading.offload
+    if loading.low_memory:
+        if offload is not None:
+            raise GenerateError("--low-memory chooses the offload itself; leave --offload out")
+        offload = offload_for(resolve_device(loading.device))
+    return load_pipeline(
+        model,
+        device=loading.device,
+        dtype=loading.dtype,
+        variant=loading.variant,
+        revision=revision,
+        offload=offload,
+    )
+
+
+def _first_frame(model: str, options: GenerateOptions, loading: Loading, telling: Telling) -> FirstFrame:
+    from diffusers.training_utils import free_memory
+
+    if options.image is not None:
+        raise GenerateError("the clip starts from one picture: give --image or --first-frame-model, not both")
+    if options.prompt is None:
+        raise GenerateError("the first frame is made from a prompt; give one with --prompt")
+    with telling.working("making the first frame"):
+        pipeline = _load(model, loading)
+        if loading.low_memory:
+            save_memory(pipeline)
+        frame = make_first_frame(pipeline, options.prompt, negative_prompt=options.negative_prompt, seed=options.seed)
+        del pipeline
+        free_memory()
+    return frame
+
+
+def _enhanced(pipeline: DiffusionPipeline, options: GenerateOptions, telling: Telling) -> GenerateOptions:
+    from .text.enhance import enhance_for
+
+    if options.prompt is None:
+        raise GenerateError("--enhance writes a prompt out; give one with --prompt")
+    with telling.working("writing the prompt out"):
+        enhanced = enhance_for(pipeline, options.prompt, seed=options.seed)
+    telling.report(f"{enhanced.says}\n{enhanced.text}")
+    return replace(options, prompt=enhanced.text)
+
+
+def _second_options(
+    pipeline: DiffusionPipeline, options: GenerateOptions, clip: Generated, output: Path, size: tuple[int, int]
+) -> GenerateOptions:
+    """As many steps of the first stage's as are left at that strength: 25 of 50, as ExVideo's own script takes."""
+    strength = options.strength or SECOND_STAGE_STRENGTH
+    default = parameters_of(pipeline)["num_inference_steps"].default
+    steps = options.num_inference_steps or recommended(pipeline).get("num_inference_steps", default)
+    return replace(
+        options,
+        video=str(output),
+        strength=strength,
+        num_frames=len(clip.frames),
+        num_inference_steps=max(1, round(steps * strength)),
+        height=size[0],
+        width=size[1],
+    )
+
+
+def _with(clip: Generated, **more: Any) -> Generated:
+    added = {name: value for name, value in more.items() if value is not None}
+    return replace(clip, settings={**clip.settings, **added})
