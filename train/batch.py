@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from .cache import batches
+from .slot import without
 
 if TYPE_CHECKING:
     from .cache import Cache
@@ -92,8 +93,15 @@ def text_of(
 ) -> dict[str, torch.Tensor]:
     """Which text a clip is trained with this time: its caption, its long one, or none, for guidance."""
     drop, long = torch.rand(2, generator=generator).tolist()
-    if drop < settings.caption_dropout:
+    dropped = drop < settings.caption_dropout
+    apart = settings.dropout == "independently"
+    if dropped and not apart:
         return empty
     has_long = any(name.startswith("long.") for name in example)
     kind = "long." if has_long and long < settings.long_captions else "text."
-    return {name.removeprefix(kind): value for name, value in example.items() if name.startswith(kind)}
+    text = {name.removeprefix(kind): value for name, value in example.items() if name.startswith(kind)}
+    if apart:
+        text = without(text, empty, llm=False) if dropped else text
+        if torch.rand(1, generator=generator).item() < settings.caption_dropout:
+            text = without(text, empty, llm=True)
+    return text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from modelgrow.surgery import Source
 
     from .families.family import Family
+
+_READ_AS = ("model", "revision", "layer", "template", "max_length")
+"""What of a slot decides what a language model's states are."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -40,6 +44,9 @@ class PipelineEncoder:
 def fingerprint(source: Source, component: str) -> str:
     """Of everything in a pipeline but the component that trains: what latents and text states depend on."""
     digest = hashlib.sha256()
+    slots = [part.checkpoint.config.get("llm_slot") for part in source.components if part.checkpoint is not None]
+    for slot in (slot for slot in slots if isinstance(slot, dict)):
+        digest.update(json.dumps([slot.get(name) for name in _READ_AS]).encode())
     for part in source.components:
         if part.name != component and part.checkpoint is not None:
             digest.update(f"{part.name} {fingerprint_of(part.checkpoint)}\n".encode())

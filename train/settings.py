@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 TRAINED = ("new", "grown-blocks", "all", "lora")
 SCHEDULES = ("constant", "constant_with_warmup", "linear", "cosine")
 OPTIMIZERS = ("adamw", "adamw8bit")
+DROPOUTS = ("together", "independently")
 PRECISIONS = ("auto", "no", "bf16", "fp16")
 
 
@@ -56,6 +57,8 @@ class Settings:
     """torch.compile the repeated blocks."""
     caption_dropout: float = 0.1
     """Share of captions left out, for classifier-free guidance."""
+    dropout: str = "together"
+    """Of two text encoders, with a slot: "together", or "independently", each by its own `caption_dropout`."""
     long_captions: float = 0.5
     """Probability of the long caption, where a clip has one (ModelGrow, section 3.3, trains on both)."""
     timestep_sampling: str = "logit_normal"
@@ -85,6 +88,7 @@ class Settings:
             ("optimizer", OPTIMIZERS),
             ("precision", PRECISIONS),
             ("timestep_sampling", ("logit_normal", "uniform")),
+            ("dropout", DROPOUTS),
         ):
             if getattr(self, name) not in choices:
                 raise TrainError(f"{name} is {getattr(self, name)!r}; choose from {', '.join(choices)}")

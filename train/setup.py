@@ -21,6 +21,7 @@ from .families import family_of
 from .inputs import make_cache
 from .objectives import objective_of
 from .select import add_lora, freeze_all_but, names_to_train
+from .slot import with_slot
 from .validate import hold_out
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ def set_up(settings: Settings, tell: Tell) -> Run:
     tell(f"loading {source.name}")
     with accelerator.main_process_first():
         pipeline = load_pipeline(folder, device=str(accelerator.device))
+    family = with_slot(family, pipeline)
     objective = objective_of(pipeline.scheduler, sampling=settings.timestep_sampling, shift=settings.shift)
     encoder = PipelineEncoder(
         pipeline=pipeline, family=family, fingerprint=fingerprint(source, component.name), device=accelerator.device
@@ -182,5 +184,3 @@ def prepare_model(model: Any, settings: Settings) -> None:
     model.train()
     if settings.gradient_checkpointing:
         model.enable_gradient_checkpointing()
-    if settings.compile:
-        model.compile_repeated_blocks()

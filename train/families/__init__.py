@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 from modelgrow.surgery import TrainError
+from modelgrow.surgery.grown import stock_name
 
 from . import cogvideox, ltx, wan
 from .family import trait
@@ -23,6 +24,7 @@ FAMILIES: dict[str, Any] = {
 
 def family_of(class_name: str) -> Family:
     """The family of a model class. Raises `TrainError` if it is not trained here yet."""
-    if class_name not in FAMILIES:
+    stock = stock_name(class_name)
+    if stock not in FAMILIES:
         raise TrainError(f"{class_name} can grow, but not be trained here yet; these can: {', '.join(FAMILIES)}")
-    return cast("Family", FAMILIES[class_name])
+    return cast("Family", FAMILIES[stock])
