@@ -57,6 +57,8 @@ class Loop:
     def __post_init__(self) -> None:
         run, settings = self.run, self.run.settings
         optimizer = make_optimizer([parameter for _, parameter in run.trained], settings)
+        if settings.compile:  # not before the memory is predicted: what runs on fake tensors is never compiled again
+            run.model.compile_repeated_blocks()
         self.model, self.optimizer = run.accelerator.prepare(run.model, optimizer)
         held = dict(run.model.named_parameters())  # FSDP2 puts parts in the place of whole ones
         run.trained = [(name, held[name]) for name in self.names]
