@@ -20,6 +20,7 @@ _MODULES = {
     "AutoencoderKLOpenSora": "open_sora.vae",
     "ExVideoPipeline": "exvideo.pipeline",
     "ExVideoUNetSpatioTemporalConditionModel": "exvideo.unet",
+    "OpenSoraPipeline": "open_sora.pipeline",
     "STDiT3Transformer3DModel": "open_sora.stdit3",
     "STDiTTransformer3DModel": "open_sora.stdit",
     "load_growth": "growth",

@@ -143,7 +143,7 @@ def _run(blocks: nn.Module, states: torch.Tensor) -> torch.Tensor:
 
 def _to_time(states: torch.Tensor, channels: int) -> torch.Tensor:
     """(B, channels * n, T, H, W) -> (B, channels, T * n, H, W); a channel's n frames lie side by side."""
-    split = states.unflatten(1, (channels, -1))
+    split: torch.Tensor = states.unflatten(1, (channels, -1))
     return split.movedim(2, 3).flatten(2, 3)
 
 

@@ -23,7 +23,7 @@ from modelgrow.surgery import GenerateError
 
 from . import published
 from .temporal_vae import TemporalVAE
-from .vae_config import SDXL_VAE, TEMPORAL, from_published
+from .vae_config import SDXL_VAE, TEMPORAL, arguments, from_published
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ _SHIFT = (-0.10, 0.34, 0.27, 0.98)
 _SCALE = (3.85, 2.32, 2.33, 3.06)
 
 
-class AutoencoderKLOpenSora(ModelMixin, AutoencoderMixin, ConfigMixin):  # type: ignore[misc]
+class AutoencoderKLOpenSora(ModelMixin, AutoencoderMixin, ConfigMixin):
     """The VAE of Open-Sora 1.2, and, without its temporal part, that of 1.0.
 
     Latents are normalised here, not by the pipeline, as in the reference (`opensora/models/vae/vae.py`). Every 17
@@ -79,6 +79,15 @@ class AutoencoderKLOpenSora(ModelMixin, AutoencoderMixin, ConfigMixin):  # type:
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
         """As diffusers has it; reads a folder, or a Hub id, in the published form too."""
         return published.load(cls, pretrained_model_name_or_path, kwargs, from_published, super().from_pretrained)
+
+    @classmethod
+    def from_spatial(cls, spatial: AutoencoderKL) -> AutoencoderKLOpenSora:
+        """A 2D VAE for clips, frame by frame, its weights shared: Open-Sora 1.0's. Latents are scaled and no more."""
+        channels = spatial.config.latent_channels
+        config = arguments(AutoencoderKL, spatial.config)
+        model = cls(spatial=config, temporal=None, shift=[0.0] * channels, scale=[1.0] * channels)
+        model.spatial_vae = spatial
+        return model.to(spatial.dtype).eval()  # type: ignore[no-any-return]
 
     @property
     def use_tiling(self) -> bool:
@@ -176,7 +185,8 @@ class AutoencoderKLOpenSora(ModelMixin, AutoencoderMixin, ConfigMixin):  # type:
         """There and back: (B, 3, T, H, W) -> the same."""
         posterior = self.encode(sample, sample_spatial=sample_posterior, generator=generator).latent_dist
         latents = posterior.sample(generator=generator) if sample_posterior else posterior.mode()
-        return self.decode(latents, sample.shape[2], return_dict)  # type: ignore[no-any-return]
+        output: DecoderOutput | tuple[torch.Tensor] = self.decode(latents, sample.shape[2], return_dict)
+        return output
 
     def _encode(self, x: torch.Tensor, sample: bool, generator: torch.Generator | None) -> torch.Tensor:
         """Mean and log variance, normalised, (B, 2C, F, h, w)."""
@@ -210,7 +220,8 @@ class AutoencoderKLOpenSora(ModelMixin, AutoencoderMixin, ConfigMixin):  # type:
             )
         frames = spatial.transpose(1, 2).flatten(0, 1) / self.config.spatial_scale
         decoded = torch.cat([self.spatial_vae.decode(few).sample for few in frames.split(self._micro_batch(frames))])
-        return decoded.unflatten(0, (len(z), -1)).transpose(1, 2)
+        clips: torch.Tensor = decoded.unflatten(0, (len(z), -1)).transpose(1, 2)
+        return clips
 
     def _micro_batch(self, frames: torch.Tensor) -> int:
         return int(self.config.micro_batch_size or len(frames))

@@ -71,13 +71,14 @@ def _spatial(config: Mapping[str, Any]) -> dict[str, Any]:
     if name is None or name in _SDXL_IDS:
         return dict(SDXL_VAE)
     found: Mapping[str, Any] = AutoencoderKL.load_config(name, subfolder=config.get("subfolder"))
-    return _arguments(AutoencoderKL, found)
+    return arguments(AutoencoderKL, found)
 
 
 def _temporal(config: Mapping[str, Any]) -> dict[str, Any]:
-    return dict(TEMPORAL) | _arguments(TemporalVAE, config)
+    return dict(TEMPORAL) | arguments(TemporalVAE, config)
 
 
-def _arguments(cls: Any, config: Mapping[str, Any]) -> dict[str, Any]:
+def arguments(cls: Any, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a config, what a class takes."""
     known = signature(cls.__init__).parameters
     return {name: value for name, value in config.items() if name in known and value is not None}
