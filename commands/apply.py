@@ -4,24 +4,35 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from . import jobs
 from .bars import moving_bytes
 from .console import console, escape, size
 from .options import AsJson, DryRun, Overwrite, Revision, Variant
 
+if TYPE_CHECKING:
+    from modelgrow.surgery import Job
+
 EPILOG = (
     "Examples:\n\n"
     "  [bold]grow apply growth.safetensors --base Wan-AI/Wan2.1-T2V-1.3B-Diffusers -o grown[/bold]\n\n"
-    "The folder that comes out is the one that was packed, byte for byte. A base of other weights is refused."
+    "The folder that comes out is the one that was packed, byte for byte. A base of other weights is refused.\n\n"
+    "ExVideo's published weights apply to Stable Video Diffusion likewise:\n\n"
+    "  [bold]grow apply exvideo.safetensors --base stabilityai/stable-video-diffusion-img2vid-xt -o exvideo[/bold]"
 )
 
 
 def apply(
     growth: Annotated[
-        Path, typer.Argument(metavar="GROWTH", help="What 'grow pack' wrote: growth.safetensors.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="GROWTH",
+            help="What 'grow pack' wrote, growth.safetensors; or ExVideo's weights as published.",
+            show_default=False,
+        ),
     ],
     base: Annotated[str, typer.Option(metavar="CKPT", help="What it was grown from.", show_default=False)],
     output: Annotated[
@@ -41,12 +52,16 @@ def apply(
 ) -> None:
     """Put a packed growth onto its base: the grown folder, byte for byte."""
     from modelgrow.surgery import open_source
+    from modelgrow.surgery.exvideo_weights import is_exvideo, prepare_weights
     from modelgrow.surgery.packed import read_packed
     from modelgrow.surgery.unpack import execute_apply, prepare_apply
 
     source = open_source(base, variant=variant, revision=revision)
-    application = prepare_apply(read_packed(growth), source)
     target = output or Path(f"{Path(source.name).name}-grown")
+    if growth.is_file() and is_exvideo(growth):
+        _carry_out(prepare_weights(growth, source), target, dry_run=dry_run, overwrite=overwrite, as_json=as_json)
+        return
+    application = prepare_apply(read_packed(growth), source)
     if not dry_run:
         with moving_bytes(2 * application.num_bytes) as advance:
             execute_apply(application, target, overwrite=overwrite, progress=advance)
@@ -67,3 +82,14 @@ def apply(
         out.print(f"would write {size(application.num_bytes)} to {target}. [bold]Nothing was written.[/bold]")
     else:
         out.print(f"written: [bold]{escape(str(target))}[/bold]", highlight=False, soft_wrap=True)
+
+
+def _carry_out(job: Job, target: Path, *, dry_run: bool, overwrite: bool, as_json: bool) -> None:
+    if dry_run:
+        jobs.show_plan(job, target, as_json=as_json)
+        return
+    jobs.execute(job, target, overwrite=overwrite)
+    if as_json:
+        print(json.dumps({"output": str(target), **jobs.outline(job)}, indent=2))
+    else:
+        jobs.show_written(job, target)

@@ -120,9 +120,12 @@ def _show_outline(name: str, plan: Plan) -> None:
         out.print(f"  [yellow]{escape(note)}[/yellow]")
 
 
-def show_done(job: Job, output: Path, base: str) -> None:
+def show_written(job: Job, output: Path) -> None:
     for name, plan in job.plans.items():
         _show_outline(name, plan)
-    out = console()
-    out.print(f"\nwritten: [bold]{escape(str(output))}[/bold]", highlight=False, soft_wrap=True)
-    out.print(f"prove it: grow verify {output} --base {base}", markup=False, highlight=False, soft_wrap=True)
+    console().print(f"\nwritten: [bold]{escape(str(output))}[/bold]", highlight=False, soft_wrap=True)
+
+
+def show_done(job: Job, output: Path, base: str) -> None:
+    show_written(job, output)
+    console().print(f"prove it: grow verify {output} --base {base}", markup=False, highlight=False, soft_wrap=True)

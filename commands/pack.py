@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -13,6 +13,7 @@ from .console import console, escape, size
 from .options import AsJson, Components, DryRun, Overwrite, Revision
 
 if TYPE_CHECKING:
+    from modelgrow.surgery.exvideo_weights import Export
     from modelgrow.surgery.pack import Packing
 
 EPILOG = (
@@ -51,6 +52,13 @@ def pack(
     base_model: Annotated[
         str | None, typer.Option(metavar="HUB_ID", help="The base's Hub id, for the model card.", show_default=False)
     ] = None,
+    file_format: Annotated[
+        Literal["modelgrow", "diffsynth"],
+        typer.Option(
+            "--format",
+            help="diffsynth: ExVideo's tensors under the names of DiffSynth-Studio, as its own weights were published.",
+        ),
+    ] = "modelgrow",
     component: Components = None,
     dry_run: DryRun = False,
     overwrite: Overwrite = False,
@@ -59,9 +67,13 @@ def pack(
 ) -> None:
     """Pack a growth alone: what the grown model has and its base has not, in one small file."""
     from modelgrow.surgery import open_source
+    from modelgrow.surgery.exvideo_weights import prepare_export
     from modelgrow.surgery.pack import prepare_pack, write_pack
 
     source = open_source(grown, revision=revision)
+    if file_format == "diffsynth":
+        _export(prepare_export(source, components=component or ()), output, dry_run, overwrite, as_json)
+        return
     packing = prepare_pack(
         source, base=open_source(base) if base else None, components=component or (), base_model=base_model
     )
@@ -81,6 +93,21 @@ def pack(
         out.print(f"would write {size(packing.file.num_bytes)} to {target}. [bold]Nothing was written.[/bold]")
     for path in files:
         out.print(f"written: [bold]{escape(str(path))}[/bold]", highlight=False, soft_wrap=True)
+
+
+def _export(export: Export, output: Path | None, dry_run: bool, overwrite: bool, as_json: bool) -> None:
+    from modelgrow.surgery.exvideo_weights import write_export
+
+    target = output or Path(f"{Path(export.source.name).name}-exvideo.safetensors")
+    if not dry_run:
+        with moving_bytes(2 * export.file.num_bytes) as advance:
+            write_export(export, target, overwrite=overwrite, progress=advance)
+    if as_json:
+        print(json.dumps({"output": str(target), **export.to_json()}, indent=2))
+        return
+    what = f"{len(export.tensors)} tensors for {export.num_frames} frames, {size(export.file.num_bytes)}"
+    done = "would write" if dry_run else "written:"
+    console().print(f"{done} [bold]{escape(str(target))}[/bold]  {what}", highlight=False, soft_wrap=True)
 
 
 def _show(packing: Packing) -> None:

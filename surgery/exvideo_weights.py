@@ -1,0 +1,191 @@
+"""Published ExVideo weights onto a base, and back: one .safetensors file in DiffSynth-Studio's names.
+
+Such a file is known by its keys, `blocks.N.positional_embedding.embeddings` among them, and how many frames it is for
+by that table's rows. It holds the new tensors of every temporal block, and all, some or none of the base's own with
+other values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .apply import write_tensors
+from .diffsynth import NAMES, block_numbers, is_extension, our_names
+from .errors import CheckpointError, OutputError, SourceError
+from .exvideo import (
+    BASE_CLASS,
+    CLASS,
+    CONV_BIAS,
+    CONV_WEIGHT,
+    TABLE,
+    TemporalBlock,
+    check_base_class,
+    extension,
+    identity_conv,
+    temporal_blocks,
+)
+from .header import read_header
+from .job import prepare
+from .layout import output_file
+from .plan import Copy, PlannedTensor, Stored
+from .staging import staged_file
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from .anatomy import Anatomy
+    from .apply import Progress
+    from .checkpoint import Checkpoint
+    from .header import Tensor
+    from .job import Job
+    from .layout import OutputFile
+    from .plan import Plan
+    from .source import Source
+
+
+def is_exvideo(path: Path) -> bool:
+    """Whether a file holds an ExVideo extension in DiffSynth's names. Raises `CheckpointError` if it is damaged."""
+    return is_extension(read_header(path).tensors)
+
+
+def prepare_weights(path: Path, base: Source, *, components: Sequence[str] = ()) -> Job:
+    """Plan the extended model that these weights make of a base; nothing is written.
+
+    Raises:
+        SourceError: The base has no UNet of SVD's kind.
+        CheckpointError: The weights do not fit the base, or are not all there.
+    """
+    if not components:
+        components = [c.name for c in base.components if c.checkpoint is not None and c.class_name == BASE_CLASS]
+    if not components:
+        classes = ", ".join(c.class_name for c in base.components) or "nothing"
+        raise SourceError(
+            f"{base.name}: holds {classes}; ExVideo's weights need Stable Video Diffusion, whose UNet is {BASE_CLASS}"
+        )
+    return prepare(base, lambda checkpoint, anatomy: plan_weights(checkpoint, anatomy, path), components=components)
+
+
+def plan_weights(checkpoint: Checkpoint, anatomy: Anatomy, path: Path) -> Plan:
+    """Plan the extension of one UNet by the weights in `path`, each in the dtype in which it is stored there.
+
+    Raises:
+        PlanError: The checkpoint is no UNet of SVD's kind.
+        CheckpointError: The weights do not fit it, or are not all there.
+    """
+    check_base_class(anatomy)
+    held = read_header(path).tensors
+    names = our_names(held, checkpoint.tensors, where=str(path), base=str(checkpoint.path))
+    given = {names[key]: tensor for key, tensor in held.items()}
+    blocks = temporal_blocks(checkpoint)
+    frames = _frames(blocks, given, path)
+    tensors = [
+        PlannedTensor(
+            name=name,
+            dtype=tensor.dtype,
+            shape=tensor.shape,
+            content=Stored(tensor=tensor),
+            is_new=name not in checkpoint.tensors,
+            part="extend-frames",
+        )
+        for name, tensor in given.items()
+    ]
+    for block in blocks:
+        _check_shapes(checkpoint, block, given, path)
+        tensors += identity_conv(block) if f"{block.path}.{CONV_WEIGHT}" not in given else ()
+    return extension(
+        checkpoint,
+        tensors,
+        frames,
+        options={"to": frames, "weights": path.name},
+        notes=(
+            f"clips of up to {frames} frames; trained weights, so that clips of every length differ from the base's",
+        ),
+    )
+
+
+def _frames(blocks: Sequence[TemporalBlock], given: Mapping[str, Tensor], path: Path) -> int:
+    """How many frames the tables are for."""
+    for block in blocks:
+        if f"{block.path}.{TABLE}" not in given:
+            raise CheckpointError(f"{path}: has no position table for {block.path}; the file is not complete")
+    rows = {given[f"{block.path}.{TABLE}"].shape[:1] for block in blocks}
+    if len(rows) != 1 or rows == {()}:
+        raise CheckpointError(f"{path}: its position tables have different numbers of rows; they must be alike")
+    return rows.pop()[0]
+
+
+def _check_shapes(checkpoint: Checkpoint, block: TemporalBlock, given: Mapping[str, Tensor], path: Path) -> None:
+    width = block.width
+    if (f"{block.path}.{CONV_WEIGHT}" in given) != (f"{block.path}.{CONV_BIAS}" in given):
+        raise CheckpointError(f"{path}: {block.path} has one of its convolution's weight and bias only")
+    expected = {
+        TABLE: (given[f"{block.path}.{TABLE}"].shape[0], width),
+        CONV_WEIGHT: (width, width, 3, 3, 3),
+        CONV_BIAS: (width,),
+    }
+    for name in NAMES.values():
+        full = f"{block.path}.{name}"
+        shape = expected.get(name) or checkpoint.tensors[full].shape
+        if full in given and given[full].shape != shape:
+            raise CheckpointError(
+                f"{path}: its tensor for {full!r} is {list(given[full].shape)}, {checkpoint.path} needs {list(shape)}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """An extension in DiffSynth's names, not yet written."""
+
+    source: Source
+    file: OutputFile
+    tensors: Mapping[str, Tensor]
+    num_frames: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "source": self.source.name,
+            "format": "diffsynth",
+            "bytes": self.file.num_bytes,
+            "tensors": len(self.tensors),
+            "frames": self.num_frames,
+        }
+
+
+def prepare_export(source: Source, *, components: Sequence[str] = ()) -> Export:
+    """Find the tensors of every temporal block, new ones and the base's own; nothing is written.
+
+    Raises:
+        SourceError: There is no extended UNet.
+        CheckpointError: Tensors of a temporal block are missing.
+    """
+    found = [c for c in source.components if c.class_name == CLASS and c.name in (components or (c.name,))]
+    if not found or found[0].checkpoint is None:
+        classes = ", ".join(c.class_name for c in source.components) or "nothing"
+        raise SourceError(f"{source.name}: holds {classes}; DiffSynth's names are for {CLASS} only")
+    checkpoint = found[0].checkpoint
+    tensors: dict[str, Tensor] = {}
+    for number, path in block_numbers(checkpoint.tensors, where=str(checkpoint.path)).items():
+        for theirs, ours in NAMES.items():
+            if f"{path}.{ours}" not in checkpoint.tensors:
+                raise CheckpointError(f"{checkpoint.path}: {path}.{ours} is missing; it is no whole extended UNet")
+            tensors[f"blocks.{number}.{theirs}"] = checkpoint.tensors[f"{path}.{ours}"]
+    contents = [
+        PlannedTensor(name=key, dtype=tensor.dtype, shape=tensor.shape, content=Copy(source=key))
+        for key, tensor in tensors.items()
+    ]
+    tables = [tensor for key, tensor in tensors.items() if key.endswith(".positional_embedding.embeddings")]
+    file = output_file("exvideo.safetensors", contents, {"format": "pt"}, tensors)
+    return Export(source=source, file=file, tensors=tensors, num_frames=tables[0].shape[0])
+
+
+def write_export(export: Export, output: Path, *, overwrite: bool = False, progress: Progress | None = None) -> Path:
+    """Write the file, complete or not at all. Raises `OutputError`."""
+    if output.suffix != ".safetensors":
+        raise OutputError(f"{output}: DiffSynth's format is one file; name it NAME.safetensors")
+    size = export.file.num_bytes
+    with staged_file(output, inputs=[export.source.path], num_bytes=size, overwrite=overwrite) as place:
+        write_tensors(place, export.file, export.tensors, progress or (lambda _: None))
+    return output
