@@ -63,7 +63,7 @@ class Renumber:
     key: str
     kind: str
     """"copies": a list of blocks, and a copy of a listed one is listed too. "originals": a list of blocks,
-    without copies. "below": the blocks below this number are of another kind."""
+    without copies. "original": one block. "below": the blocks below this number are of another kind."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,7 +252,7 @@ def _check_stack(stack: Stack, where: str) -> None:
         if not gate.zero or not all(0 <= chunk < gate.chunks for chunk in gate.zero):
             raise AnatomyError(f"{where}: gate {gate.module!r} must zero some of its chunks 0 to {gate.chunks - 1}")
     for renumber in stack.renumber:
-        if renumber.kind not in ("copies", "originals", "below"):
+        if renumber.kind not in ("copies", "originals", "original", "below"):
             raise AnatomyError(f"{where}: renumber {renumber.key!r} has the unknown kind {renumber.kind!r}")
 
 

@@ -17,6 +17,7 @@ from . import strict_json
 from .disguise import CONVERT, PICKLE_SUFFIXES
 from .errors import CheckpointError, SourceError
 from .header import Tensor, read_header
+from .published import published_class
 from .record import RECORD_NAME, Record
 from .regular import check_link, names_in
 from .shards import INDEX_SUFFIX, read_shards
@@ -37,7 +38,8 @@ class Checkpoint:
     path: Path
     tensors: Mapping[str, Tensor]
     config: Mapping[str, Any]
-    """config.json; empty where there is none, and then nobody knows the architecture."""
+    """config.json, with the class's name where its authors left it out, see `published`; empty where there is none, and
+    then nobody knows the architecture."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     record: Record | None = None
 
@@ -128,7 +130,8 @@ def _read_config(named: Path | None, weights: Path) -> dict[str, Any]:
     names = [] if architectures is None else architectures
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise CheckpointError(f"{path}: architectures is {architectures!r:.60}, expected a list of class names")
-    return config
+    published = published_class(config)
+    return config if published is None else {"_class_name": published, **config}
 
 
 def _check_suffix(path: Path) -> Path:

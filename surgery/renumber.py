@@ -15,12 +15,17 @@ if TYPE_CHECKING:
 
 
 def renumbered(anatomy: Anatomy, stack: Stack, config: Mapping[str, Any], order: Order) -> dict[str, Any]:
-    """New values of the keys that a stack declares in `renumber`. Raises `CheckpointError` for a wrong value."""
+    """New values of the keys that a stack declares in `renumber`; a default that still holds is not written.
+
+    Raises:
+        CheckpointError: A value speaks of no block.
+    """
     edits = {}
     for rule in stack.renumber:
-        value = anatomy.value(config, rule.key)
-        if value is not None:
-            edits[rule.key] = _renumber(rule, value, order)
+        before = anatomy.value(config, rule.key)
+        after = None if before is None else _renumber(rule, before, order)
+        if after is not None and (rule.key in config or after != before):
+            edits[rule.key] = after
     return edits
 
 
@@ -30,6 +35,10 @@ def _renumber(rule: Renumber, value: Any, order: Order) -> Any:
         if type(value) is not int or value < 0:
             raise CheckpointError(f"config.json has {rule.key} = {value!r:.80}, expected a number of blocks")
         return max(value, len(order.sources)) if value >= depth else sum(s < value for s in order.sources)
+    if rule.kind == "original":
+        if type(value) is not int or not 0 <= value < depth:
+            raise CheckpointError(f"config.json has {rule.key} = {value!r:.80}, expected a block number below {depth}")
+        return order.index_map[value]
     if not isinstance(value, list | tuple) or not all(type(i) is int and 0 <= i < depth for i in value):
         raise CheckpointError(f"config.json has {rule.key} = {value!r:.80}, expected block numbers below {depth}")
     listed = set(value)

@@ -1,4 +1,4 @@
-"""Tiny models of real diffusers classes, every weight randomised.
+"""Tiny models of real classes, diffusers' and ours, every weight randomised.
 
 Fresh initialisations hide faults: a zero modulation makes any surgery look exact.
 """
@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import torch
+
+from modelgrow.pipelines.models import model_class
 
 
 def build(class_name: str, config: Mapping[str, Any], *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Any:
     """A model whose parameters and stored tables are all noise."""
-    model = getattr(diffusers, class_name)(**config)
+    model = model_class(class_name)(**config)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for tensor in model.state_dict().values():

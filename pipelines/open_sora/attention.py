@@ -46,7 +46,7 @@ class SelfAttention(nn.Module, AttentionModuleMixin):  # type: ignore[misc]
     """Attention among the tokens of a sequence: those of a frame, or those of a place in all frames."""
 
     _default_processor_cls = OpenSoraAttnProcessor
-    _available_processors = [OpenSoraAttnProcessor]
+    _available_processors = (OpenSoraAttnProcessor,)
     _supports_qkv_fusion = False
     is_cross_attention = False
 
@@ -74,7 +74,7 @@ class CrossAttention(nn.Module, AttentionModuleMixin):  # type: ignore[misc]
     """Attention of the video's tokens to those of the prompt."""
 
     _default_processor_cls = OpenSoraAttnProcessor
-    _available_processors = [OpenSoraAttnProcessor]
+    _available_processors = (OpenSoraAttnProcessor,)
     _supports_qkv_fusion = False
     is_cross_attention = True
 

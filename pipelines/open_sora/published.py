@@ -1,6 +1,6 @@
 """Folders as the Open-Sora authors published them, read by `from_pretrained` of the classes here.
 
-Such a folder has a config.json in transformers' form, without `_class_name`, and its weights in model.safetensors.
+Such a folder has a config.json in transformers' form, without `_class_name`, and its weights in one .safetensors file.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from diffusers.models.modeling_utils import _get_model_file
 from diffusers.utils.constants import SAFETENSORS_WEIGHTS_NAME
 
-from modelgrow.surgery import strict_json
+from modelgrow.surgery import SourceError, strict_json
+from modelgrow.surgery.checkpoint import find_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -40,13 +41,31 @@ def as_diffusers(cls: Any, path: Any, config: Mapping[str, Any], options: Mappin
 
     The names of the tensors stay the published ones; `cls._fix_state_dict_keys_on_load` maps them.
     """
-    hub = {"revision": None, "subfolder": None} | {name: options[name] for name in _HUB if name in options}
-    weights = _get_model_file(path, weights_name=PUBLISHED_WEIGHTS, **hub)
+    weights = _weights(path, options)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / SAFETENSORS_WEIGHTS_NAME).symlink_to(Path(weights).resolve())
+        (folder / SAFETENSORS_WEIGHTS_NAME).symlink_to(weights.resolve())
         (folder / "config.json").write_text(strict_json.dump({"_class_name": cls.__name__, **config}), encoding="utf-8")
         yield folder
+
+
+def _weights(path: Any, options: Mapping[str, Any]) -> Path:
+    """The one file of weights. In a folder it may have any name; on the Hub it is model.safetensors.
+
+    Raises:
+        GrowError: A folder has none, or several.
+    """
+    hub = {"revision": None, "subfolder": None} | {name: options[name] for name in _HUB if name in options}
+    folder = Path(path, hub["subfolder"] or "")
+    if not folder.is_dir():
+        return Path(_get_model_file(path, weights_name=PUBLISHED_WEIGHTS, **hub))
+    weights = find_weights(folder, None)
+    if weights.suffix != ".safetensors":
+        raise SourceError(
+            f"{folder}: {weights.name} speaks of several files, and a published model is one. Join them, or name the "
+            "class in config.json (_class_name) and the files diffusers' way"
+        )
+    return weights
 
 
 def load(

@@ -7,7 +7,7 @@ Shape letters: B samples, T frames in patches, S patches of a frame, C width, L 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from diffusers.configuration_utils import register_to_config
@@ -87,7 +87,8 @@ class STDiTTransformer3DModel(KeepsFloat32, OpenSoraTransformer):
     """STDiT, the transformer of Open-Sora 1.0 and most probably the base of ModelGrow's published results.
 
     `from_pretrained` reads folders with the reference's config and tensors, and this class's own. Arguments have the
-    reference's names and defaults, which are those of STDiT-XL/2 for an image. In 16 bits it is not to the bit the reference, which rounds timesteps and positions; here they are float32.
+    reference's names and defaults, which are those of STDiT-XL/2 for an image. In 16 bits it is not to the bit the
+    reference, which rounds timesteps and positions; here they are float32.
 
     Args:
         input_size: Latent frames, height and width, (16, 32, 32) for 16 frames of 256 x 256 pixels. Its position
@@ -108,10 +109,10 @@ class STDiTTransformer3DModel(KeepsFloat32, OpenSoraTransformer):
     """
 
     __module__ = "modelgrow.pipelines"
-    _no_split_modules = ["STDiTBlock"]
-    _repeated_blocks = ["STDiTBlock"]
+    _no_split_modules = ("STDiTBlock",)
+    _repeated_blocks = ("STDiTBlock",)
     _float32_tables = ("pos_embed", "pos_embed_temporal")
-    _keep_in_fp32_modules = list(_float32_tables)
+    _keep_in_fp32_modules: ClassVar[list[str]] = list(_float32_tables)
 
     pos_embed: Tensor
     pos_embed_temporal: Tensor

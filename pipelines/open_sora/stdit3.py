@@ -7,7 +7,7 @@ Shape letters: B samples, T frames in patches, S patches of a frame, C width, L 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from diffusers.configuration_utils import register_to_config
@@ -102,9 +102,9 @@ class STDiT3Transformer3DModel(OpenSoraTransformer):
     """
 
     __module__ = "modelgrow.pipelines"
-    _no_split_modules = ["STDiT3Block"]
-    _repeated_blocks = ["STDiT3Block"]
-    _keep_in_fp32_modules = ["rope"]
+    _no_split_modules = ("STDiT3Block",)
+    _repeated_blocks = ("STDiT3Block",)
+    _keep_in_fp32_modules: ClassVar[list[str]] = ["rope"]
     _unread = ("input_size",)
 
     @register_to_config  # type: ignore[untyped-decorator]
@@ -168,7 +168,7 @@ class STDiT3Transformer3DModel(OpenSoraTransformer):
             raise GenerateError("STDiT3Transformer3DModel needs fps, height and width, one number for each sample")
         size, dtype = hidden_states.shape[2:], self.x_embedder.proj.weight.dtype
         tokens = self.x_embedder(hidden_states.to(dtype))
-        batch, frames, _, channels = tokens.shape
+        batch, frames = tokens.shape[:2]
         rows, columns = (-(-length // patch) for length, patch in zip(size[1:], self.patch[1:], strict=True))
         tokens = (tokens + self.positions(rows, columns, height, width)).to(dtype).flatten(1, 2)
         speed = self.fps_embedder(repeat_rows(fps.to(tokens.device), batch, "fps"), dtype)

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import pytest
 import torch
 from architectures import ARCHITECTURES
 
+from modelgrow.pipelines.models import model_class
 from modelgrow.surgery import Checkpoint, ExpandOptions, PlanError, Stack, Tensor, anatomies, plan_expand
 from modelgrow.surgery.stacks import find_stacks
 
@@ -22,7 +22,7 @@ PUBLISHED = [
 
 def shapes(class_name: str, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     with torch.device("meta"):
-        model = getattr(diffusers, class_name)(**config)
+        model = model_class(class_name)(**config)
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
@@ -31,7 +31,7 @@ def as_checkpoint(class_name: str, config: Mapping[str, Any]) -> Checkpoint:
         name: Tensor(dtype="BF16", shape=shape, file=Path("weights"), offset=0, nbytes=0)
         for name, shape in shapes(class_name, config).items()
     }
-    parameters = inspect.signature(getattr(diffusers, class_name)).parameters.values()
+    parameters = inspect.signature(model_class(class_name)).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
     return Checkpoint(path=Path(class_name), tensors=tensors, config={**defaults, **config, "_class_name": class_name})
 

@@ -37,6 +37,9 @@ def edit(kind: str, value: Any, made: Order) -> Any:
         ("below", 2, order("prefix", 4, 3, 4), 5),
         ("below", 4, order("suffix", 4, 3, 4), 7),  # all blocks are of that kind, and stay so
         ("below", 48, order("suffix", 4, 3, 4), 48),
+        ("original", 0, order("prefix", 4, 3, 4), 3),
+        ("original", 2, order("insert", 4, 4), 4),
+        ("original", 3, order("suffix", 4, 3, 4), 3),
         ("copies", None, order("insert", 4, 4), None),
     ],
 )
@@ -48,6 +51,19 @@ def test_by_hand(kind: str, value: Any, made: Order, expected: Any) -> None:
 def test_wrong_lists_are_named(value: Any) -> None:
     with pytest.raises(CheckpointError, match="expected block numbers below 4"):
         edit("copies", value, order("insert", 4, 4))
+
+
+@pytest.mark.parametrize("value", [4, -1, "0", True, [0]])
+def test_a_wrong_block_is_named(value: Any) -> None:
+    with pytest.raises(CheckpointError, match="expected a block number below 4"):
+        edit("original", value, order("insert", 4, 4))
+
+
+@pytest.mark.parametrize(("mode", "expected"), [("prefix", {"k": 2}), ("suffix", {})])
+def test_a_default_is_written_where_it_no_longer_holds(mode: str, expected: dict[str, int]) -> None:
+    stack = replace(ANATOMY.stacks[0], renumber=(Renumber(key="k", kind="original"),))
+    anatomy = replace(ANATOMY, defaults={"k": 0})
+    assert renumbered(anatomy, stack, {}, order(mode, 4, 2, 4)) == expected
 
 
 STRIDE = Stride(key="every", stack="adapters", zero=("out",))
