@@ -14,7 +14,20 @@ import typer
 if __spec__ is None or __spec__.name != "modelgrow.cli":
     raise ImportError("run 'pip install -e .' in the clone, then 'grow', or 'python -m modelgrow.cli'")
 
-from modelgrow.commands import apply, demo, expand, generate, inspect, pack, remap_lora, shrink, train, verify
+from modelgrow.commands import (
+    apply,
+    attach_llm,
+    demo,
+    expand,
+    extend_frames,
+    generate,
+    inspect,
+    pack,
+    remap_lora,
+    shrink,
+    train,
+    verify,
+)
 from modelgrow.commands.console import console, escape
 
 app = typer.Typer(
@@ -34,7 +47,20 @@ app = typer.Typer(
     ),
 )
 
-for _module in (inspect, expand, verify, shrink, pack, apply, remap_lora, train, generate, demo):
+for _module in (
+    inspect,
+    expand,
+    attach_llm,
+    extend_frames,
+    verify,
+    shrink,
+    pack,
+    apply,
+    remap_lora,
+    train,
+    generate,
+    demo,
+):
     _name = _module.__name__.rpartition(".")[2]
     app.command(_name.replace("_", "-"), epilog=_module.EPILOG)(getattr(_module, _name))
 

@@ -51,6 +51,8 @@ def _show_report(report: SourceReport) -> None:
             table.add_row("stack", f"{escape(stack.name)}: {stack.depth} blocks of {each}{places}{counted}")
         if part.text:
             table.add_row("text", escape(part.text))
+        if part.slot:
+            table.add_row("llm slot", escape(part.slot))
         if part.frames:
             table.add_row("frames", escape(part.frames))
         if part.family or part.growable:

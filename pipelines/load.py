@@ -174,16 +174,18 @@ def _quiet() -> Iterator[None]:
     if diffusers_logging.get_verbosity() <= logging.INFO:
         yield
         return
-    verbosity = diffusers_logging.get_verbosity()
     libraries: tuple[Any, ...] = (diffusers_logging, transformers_logging)
+    verbosities = [library.get_verbosity() for library in libraries]
     barred = [library for library in libraries if library.is_progress_bar_enabled()]
     try:
-        diffusers_logging.set_verbosity_error()
+        for library in libraries:
+            library.set_verbosity_error()
         for library in barred:
             library.disable_progress_bar()
         yield
     finally:
-        diffusers_logging.set_verbosity(verbosity)
+        for library, verbosity in zip(libraries, verbosities, strict=True):
+            library.set_verbosity(verbosity)
         for library in barred:
             library.enable_progress_bar()
 

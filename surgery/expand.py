@@ -9,6 +9,7 @@ from .errors import PlanError
 from .growths import plan_growths
 from .order import resolve
 from .plan import Plan
+from .slot import follow
 
 if TYPE_CHECKING:
     from .anatomy import Anatomy, Stack
@@ -30,13 +31,13 @@ def plan_expand(checkpoint: Checkpoint, anatomy: Anatomy, options: ExpandOptions
     if stack.kind == "unet_layers":
         from .unet_layers import plan_unet_layers
 
-        return plan_unet_layers(checkpoint, anatomy, stack, options)
+        return follow(plan_unet_layers(checkpoint, anatomy, stack, options), checkpoint.config)
     growths, edits = plan_growths(checkpoint, anatomy, stack, options)
     tensors, rebuilt = carried(checkpoint, growths)
-    return Plan(
+    plan = Plan(
         operation="expand",
         options=_resolved(options, stack, growths[0]),
-        class_name=anatomy.class_name,
+        class_name=checkpoint.class_name or anatomy.class_name,
         tensors=(*tensors, *(new for growth in growths for new in copies(checkpoint, growth))),
         config_edits=edits,
         index_map={growth.prefix: growth.order.index_map for growth in growths},
@@ -44,6 +45,7 @@ def plan_expand(checkpoint: Checkpoint, anatomy: Anatomy, options: ExpandOptions
         rebuilt=rebuilt,
         notes=(*warnings, *_notes(anatomy, stack, options, growths)),
     )
+    return follow(plan, checkpoint.config)
 
 
 def _refusals(checkpoint: Checkpoint, anatomy: Anatomy, stack: Stack, options: ExpandOptions) -> list[str]:

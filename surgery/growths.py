@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import CheckpointError, PlanError
 from .order import Order, order_blocks, resolve
 from .renumber import new_stride, renumbered
+from .slot import OUT
 from .stacks import FoundStack, find_stacks, group_by_prefix, map_counts
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def plan_growths(
         Growth(
             found=found,
             order=order_of(options, found.depth),
-            zero=(*always, *if_present) if silent else (),
+            zero=(*always, *if_present, OUT) if silent else (),
             gates=stack.gates if silent else (),
             last=stack.last,
         )

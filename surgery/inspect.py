@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from .anatomy import anatomies
 from .errors import CheckpointError
+from .grown import stock_name
+from .slot import slot_blocks, slot_of
 from .stacks import find_stacks, ranges
 
 if TYPE_CHECKING:
@@ -44,6 +46,8 @@ class ComponentReport:
     family: str | None
     text: str | None
     frames: str | None
+    slot: str | None
+    """The language model that it reads, and where."""
     growable: bool
     advice: str
     """What can be done with it, or what would be needed."""
@@ -77,7 +81,7 @@ def inspect(source: Source, *, known: Mapping[str, Anatomy] | None = None) -> So
     return SourceReport(
         name=source.name,
         pipeline=str(pipeline["_class_name"]) if pipeline and "_class_name" in pipeline else None,
-        components=tuple(_inspect(component, found.get(component.class_name)) for component in source.components),
+        components=tuple(_inspect(part, found.get(stock_name(part.class_name))) for part in source.components),
     )
 
 
@@ -95,6 +99,8 @@ def _inspect(component: Component, anatomy: Anatomy | None) -> ComponentReport:
     else:
         stacks = _declared_stacks(checkpoint, anatomy)
         advice = "grow expand --mode insert|prefix|suffix"
+        if any(stack.slot for stack in anatomy.stacks) and slot_of(checkpoint.config) is None:
+            advice += ", grow attach-llm"
     return ComponentReport(
         name=component.name,
         class_name=component.class_name,
@@ -105,6 +111,7 @@ def _inspect(component: Component, anatomy: Anatomy | None) -> ComponentReport:
         family=anatomy.family if anatomy else None,
         text=anatomy.text if anatomy else None,
         frames=_frames(anatomy.frames, checkpoint.config) if anatomy and checkpoint else None,
+        slot=_slot(checkpoint),
         growable=anatomy is not None and checkpoint is not None,
         advice=advice,
         history=_history(checkpoint),
@@ -176,6 +183,17 @@ def _frames(frames: Frames, config: Mapping[str, Any]) -> str:
     if frames.trained_key and frames.trained_key in config:
         parts.append(f"trained at {config[frames.trained_key]} {frames.unit} ({frames.trained_key})")
     return "; ".join([*parts, frames.note])
+
+
+def _slot(checkpoint: Checkpoint | None) -> str | None:
+    slot = slot_of(checkpoint.config) if checkpoint is not None else None
+    if slot is None or checkpoint is None:
+        return None
+    blocks = slot_blocks(checkpoint.tensors)
+    where = "; ".join(f"{stack} {ranges(numbers)}" for stack, numbers in blocks.items())
+    at = f" at {str(slot['revision'])[:12]}" if slot.get("revision") else ""
+    count, heads = sum(map(len, blocks.values())), f"{slot.get('heads')} heads of {slot.get('head_dim')}"
+    return f"behind {count} blocks ({where}), {heads}; reads {slot.get('model')}{at} ({slot.get('llm_dim')} wide)"
 
 
 def _history(checkpoint: Checkpoint | None) -> tuple[str, ...]:

@@ -15,11 +15,13 @@ from .apply import Progress, copy_files, work_of, write_component
 from .checkpoint import CONFIG_NAME, Checkpoint
 from .checksums import CHECKSUMS_NAME, write_checksums
 from .disk import check_room, make_folder, write_text
-from .index import edit_index, index_before, index_edits
+from .grown import stock_name
+from .index import edit_index, follow_slots, index_before, index_edits
 from .layout import OutputFile, lay_out
 from .record import RECORD_NAME, extend
 from .regular import check_link
 from .room import room_for
+from .slot import slot_of
 from .source import PIPELINE_NAME, Source, choose
 from .staging import staged
 from .watch import unchanged
@@ -45,11 +47,18 @@ class Job:
     plans: Mapping[str, Plan]
     records: Mapping[str, Record | None] = field(default_factory=dict)
     """What to write to growth.json where that is not one step more; None writes none."""
+    added: tuple[tuple[Path, Path], ...] = ()
+    """Files from outside of the source that come along, and their places in the output."""
+    texts: Mapping[str, str] = field(default_factory=dict)
+    """Files at the top of the output that are written anew: name -> text."""
 
     @cached_property
     def index_edits(self) -> Mapping[str, Any]:
         """Keys of model_index.json that change -> their new values."""
-        return index_edits(self.source.pipeline, self.plans)
+        configs = {c.name: c.checkpoint.config for c in self.source.components if c.checkpoint is not None}
+        configs |= {name: plan.new_config(self.checkpoints[name].config) for name, plan in self.plans.items()}
+        edits = index_edits(self.source.pipeline, self.plans)
+        return follow_slots(self.source.pipeline, edits, slotted=any(map(slot_of, configs.values())))
 
     @property
     def num_bytes(self) -> int:
@@ -97,7 +106,7 @@ def prepare(
     checkpoints = choose(source, components, known)
     plans = {}
     for name, checkpoint in checkpoints.items():
-        plans[name] = operation(checkpoint, known[str(checkpoint.class_name)])
+        plans[name] = operation(checkpoint, known[stock_name(str(checkpoint.class_name))])
         plans[name].validate(checkpoint)
     return Job(source=source, checkpoints=checkpoints, plans=plans)
 
@@ -140,6 +149,8 @@ def execute(
             write_component(plan, job.checkpoints[name], record, work / name, job.layouts[name], writer)
         if job.source.pipeline is not None and job.index_edits:
             write_text(work / PIPELINE_NAME, strict_json.dump(edit_index(job.source.pipeline, job.index_edits)))
+        for name, text in job.texts.items():
+            write_text(work / name, text)
         if checksum:
             write_checksums(work, writer.digests)
     return output
@@ -185,12 +196,16 @@ def carried_files(job: Job) -> list[tuple[Path, Path]]:
     """
     source = job.source
     if source.path.is_file():
-        return []
+        return list(job.added)
     files = []
-    rewritten = (CHECKSUMS_NAME, PIPELINE_NAME) if job.index_edits else (CHECKSUMS_NAME,)
+    had = source.pipeline or {}
+    gone = {key for key, value in job.index_edits.items() if key in had and value in (None, [None, None])}
+    rewritten = (CHECKSUMS_NAME, *([PIPELINE_NAME] if job.index_edits else []), *job.texts)
     for folder, folders, names in os.walk(source.path, followlinks=False):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         place = Path(folder).relative_to(source.path)
+        if place == Path():
+            folders[:] = [name for name in folders if name not in gone]
         grows = place.as_posix() in job.plans or (place == Path() and "" in job.plans)
         for name in sorted(names):
             path = Path(folder) / name
@@ -198,7 +213,7 @@ def carried_files(job: Job) -> list[tuple[Path, Path]]:
             if not name.startswith(".") and path.is_file() and not stale:
                 check_link(path, source.path)
                 files.append((path, place / name))
-    return files
+    return [*files, *job.added]
 
 
 def _is_replaced(name: str) -> bool:

@@ -15,6 +15,7 @@ from .disk import write_text
 from .errors import CheckpointError, PlanError, SourceError
 from .fingerprint import fingerprint, planned
 from .job import Job, carried_files, made_with
+from .language_model import COMPONENT, TOKENIZER
 from .layout import output_file
 from .packed import GROWTH_NAME, KEY, Other, dump, is_plain, key_of
 from .plan import Copy, Plan, PlannedTensor
@@ -234,7 +235,10 @@ def _pipeline(source: Source, checkpoints: Mapping[str, Checkpoint]) -> dict[str
     """What the growth changed in model_index.json, as it is now."""
     records = [checkpoint.record for checkpoint in checkpoints.values() if checkpoint.record]
     keys = dict.fromkeys(key for record in records for step in record.steps for key in step.pipeline_before)
-    return {key: source.pipeline.get(key) for key in keys} if source.pipeline is not None else {}
+    if source.pipeline is None:
+        return {}
+    # An included language model does not come along: whoever applies the growth gets it from where the slot says.
+    return {key: [None, None] if key in (COMPONENT, TOKENIZER) else source.pipeline.get(key) for key in keys}
 
 
 def _others(source: Source, checkpoints: Mapping[str, Checkpoint]) -> dict[str, Other]:

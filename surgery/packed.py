@@ -223,11 +223,14 @@ def _pipeline(value: Any, where: str) -> dict[str, Any]:
         fine = key == CLASS_NAME and isinstance(item, str) and item.isidentifier()
         if key.isidentifier() and not key.startswith("_"):
             fine = item is None or (
-                isinstance(item, list)
-                and len(item) == 2
-                and item[0] in _LIBRARIES
-                and isinstance(item[1], str)
-                and item[1].isidentifier()
+                item == [None, None]
+                or (
+                    isinstance(item, list)
+                    and len(item) == 2
+                    and item[0] in _LIBRARIES
+                    and isinstance(item[1], str)
+                    and item[1].isidentifier()
+                )
             )
         if not fine:
             raise CheckpointError(f"{where}: a growth may not write {key!r:.80}: {item!r:.80} into {PIPELINE_NAME}")

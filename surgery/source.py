@@ -13,6 +13,7 @@ from . import strict_json
 from .checkpoint import CONFIG_NAME, Checkpoint, has_weights, open_checkpoint
 from .disguise import PICKLE_SUFFIXES
 from .errors import CheckpointError, SourceError
+from .grown import stock_name
 from .regular import check_link, names_in
 
 if TYPE_CHECKING:
@@ -169,7 +170,8 @@ def choose(source: Source, names: Sequence[str], growable: Collection[str]) -> d
         if name not in by_name:
             raise SourceError(f"{source.name}: has no component {name!r}; it has: {', '.join(by_name) or 'none'}")
     candidates = [by_name[name] for name in names] if names else list(source.components)
-    chosen = {c.name: c.checkpoint for c in candidates if c.checkpoint is not None and c.class_name in growable}
+    able = [c for c in candidates if stock_name(c.class_name) in growable]
+    chosen = {c.name: c.checkpoint for c in able if c.checkpoint is not None}
     if not chosen or (names and len(chosen) < len(candidates)):
         for c in candidates:
             if c.checkpoint is not None and not c.checkpoint.config:

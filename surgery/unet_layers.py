@@ -74,7 +74,7 @@ def plan_unet_layers(checkpoint: Checkpoint, anatomy: Anatomy, stack: Stack, opt
     return Plan(
         operation="expand",
         options={"mode": "insert", "blocks": blocks, "stack": stack.name, "init": options.init},
-        class_name=anatomy.class_name,
+        class_name=checkpoint.class_name or anatomy.class_name,
         tensors=(*tensors, *(_pass_stream(new) if silent else new)),
         config_edits={key: [count + blocks for count in value] if _is_list(value) else value + blocks},
         index_map={growth.prefix: growth.order.index_map for growth in growths},

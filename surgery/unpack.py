@@ -12,11 +12,12 @@ from .apply import copy_files, work_of
 from .checkpoint import open_checkpoint
 from .disk import make_folder, write_text
 from .errors import CheckpointError, SourceError
-from .index import LIBRARY, edit_index
+from .index import LIBRARY, edit_index, follow_slots
 from .layout import OutputFile
 from .pack import other_files, other_of
 from .plan import Copy, PlannedTensor
 from .record import fingerprint_of
+from .slot import slot_of
 from .source import PIPELINE_NAME
 from .staging import staged
 from .watch import unchanged
@@ -212,11 +213,13 @@ def _index_edits(packed: Packed, base: Source, components: Mapping[str, PackedCo
     """What changes in the base's model_index.json: what the growth says, and its classes at the base's names."""
     if base.pipeline is None:
         return {}
-    return {
+    edits = {
         name: [LIBRARY, component.class_name]
         for name, component in components.items()
         if component.class_name != component.record.base.class_name
     } | dict(packed.pipeline)
+    slotted = any(slot_of(component.config) for component in components.values())
+    return follow_slots(base.pipeline, edits, slotted=slotted)
 
 
 def _differences(

@@ -75,9 +75,9 @@ class SlotAttention(nn.Module):
         self.heads = heads
         self.context = context
         self.norm = nn.LayerNorm(dim, eps=EPS)
-        self.to_q = nn.Linear(dim, width)
-        self.to_k = nn.Linear(width, width)
-        self.to_v = nn.Linear(width, width)
+        self.to_q = nn.Linear(dim, width, bias=False)
+        self.to_k = nn.Linear(width, width, bias=False)
+        self.to_v = nn.Linear(width, width, bias=False)
         self.to_out = nn.Linear(width, dim)
         nn.init.zeros_(self.to_out.weight)
         nn.init.zeros_(self.to_out.bias)

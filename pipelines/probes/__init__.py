@@ -17,8 +17,9 @@ from typing import Any
 import torch
 
 from modelgrow.surgery import VerifyError
+from modelgrow.surgery.grown import stock_name
 
-from .recipe import Config, Inputs, Recipe, Runner
+from .recipe import B, Config, Inputs, L, Randn, Recipe, Runner
 
 _FAMILIES: tuple[Any, ...] = tuple(
     import_module(f"{__name__}.{module.name}") for module in iter_modules(__path__) if module.name != "recipe"
@@ -38,16 +39,27 @@ def random_inputs(class_name: str, config: Config, *, seed: int, device: torch.d
     Raises:
         VerifyError: There is no recipe for the class.
     """
-    if class_name not in RECIPES:
+    name = stock_name(class_name)
+    if name not in RECIPES:
         raise VerifyError(f"no input recipe for {class_name}; known are {', '.join(RECIPES)}")
     generator = torch.Generator().manual_seed(seed)
-    inputs = RECIPES[class_name](config, lambda *shape: torch.randn(shape, generator=generator))
+    # A slot's inputs are drawn last, so that a model with one and its base are given the same others.
+    inputs = RECIPES[name](config, randn := lambda *shape: torch.randn(shape, generator=generator))
+    if config.get("llm_slot"):
+        inputs |= _llm(config["llm_slot"], randn)
     return {name: _place(value, device, dtype, keep=name == "timestep") for name, value in inputs.items()}
+
+
+def _llm(slot: Config, randn: Randn) -> Inputs:
+    """States of a language model for every sample; the first one's text is shorter than the others'."""
+    mask = torch.ones(B, L, dtype=torch.bool)
+    mask[0, L // 2 :] = False
+    return {"llm_hidden_states": randn(B, L, slot["llm_dim"]), "llm_attention_mask": mask}
 
 
 def run_model(model: Any, inputs: Inputs) -> tuple[torch.Tensor, ...]:
     """All outputs of one forward pass, without gradients."""
-    runner = RUNNERS.get(type(model).__name__)
+    runner = RUNNERS.get(stock_name(type(model).__name__))
     with torch.no_grad():
         if runner is not None:
             return runner(model, inputs)

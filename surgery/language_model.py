@@ -1,0 +1,148 @@
+"""A language model as far as a slot needs to know it: how wide its states are, and where it is to be had."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import strict_json
+from .checkpoint import CONFIG_NAME, has_weights
+from .errors import SourceError
+from .regular import check_link, names_in
+
+COMPONENT = "llm"
+TOKENIZER = "llm_tokenizer"
+
+_HUB_ID = re.compile(r"[a-zA-Z0-9][\w.-]*/[a-zA-Z0-9_][\w.-]*", re.ASCII)
+_COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
+_WIDTHS = ("hidden_size", "d_model", "n_embd", "dim")
+_PARTS = ("text_config", "llm_config", "language_config", "thinker_config")
+"""Where models that also see or hear keep the config of their language model."""
+_MODEL_FILES = re.compile(r"(config|generation_config)\.json|.*\.safetensors(\.index\.json)?", re.ASCII)
+_TOKENIZER_FILES = re.compile(
+    r"tokenizer.*|special_tokens_map\.json|added_tokens\.json|vocab\.(json|txt)|merges\.txt|"
+    r"(spiece|sentencepiece.*)\.model|chat_template\.(json|jinja)",
+    re.ASCII,
+)
+_TOKENIZER_CONFIG = "tokenizer_config.json"
+_DEFAULT_TOKENIZER = "PreTrainedTokenizerFast"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageModel:
+    """What `--llm` names."""
+
+    name: str
+    """The Hub id, or the folder's absolute path."""
+    dim: int
+    """Width of its hidden states."""
+    class_name: str
+    """In transformers."""
+    revision: str | None = None
+    """The commit that a Hub id stood for."""
+    folder: Path | None = None
+    """Where its files are, if they are here."""
+
+    def files(self) -> Iterator[tuple[Path, Path]]:
+        """Its files and its tokenizer's, and their places in a pipeline's folder.
+
+        Raises:
+            SourceError: The folder lacks safetensors or a tokenizer.
+        """
+        folder = self._here()
+        names = names_in(folder)
+        for component, pattern in ((COMPONENT, _MODEL_FILES), (TOKENIZER, _TOKENIZER_FILES)):
+            for name in names:
+                if pattern.fullmatch(name) and os.path.isfile(folder / name):
+                    yield Path(os.path.realpath(folder / name)), Path(component) / name
+
+    def entries(self) -> dict[str, list[str]]:
+        """What model_index.json says of both, where they stand in the pipeline's folder."""
+        config = strict_json.read_object(self._here() / _TOKENIZER_CONFIG)
+        tokenizer = config.get("tokenizer_class") or _DEFAULT_TOKENIZER
+        if not isinstance(tokenizer, str) or not tokenizer.isidentifier():
+            raise SourceError(f"{self.name}: {_TOKENIZER_CONFIG} names the tokenizer_class {tokenizer!r:.80}")
+        return {COMPONENT: ["transformers", self.class_name], TOKENIZER: ["transformers", tokenizer]}
+
+    def _here(self) -> Path:
+        if self.folder is None:
+            raise SourceError(f"{self.name}: only its {CONFIG_NAME} was fetched; open it with its weights")
+        if not has_weights(self.folder):
+            raise SourceError(f"{self.folder}: no .safetensors file, so the language model can't be included")
+        if not (self.folder / _TOKENIZER_CONFIG).is_file():
+            raise SourceError(f"{self.folder}: no {_TOKENIZER_CONFIG}, so its tokenizer can't be included")
+        return self.folder
+
+
+def open_language_model(
+    argument: str, *, revision: str | None = None, dim: int | None = None, with_weights: bool = False
+) -> LanguageModel:
+    """Read what a user named.
+
+    Args:
+        argument: A folder in transformers' layout, or a Hub id, of which config.json alone is fetched.
+        revision: Branch, tag or commit of a Hub id.
+        dim: Width of its states, for a config that does not say it in a known way.
+        with_weights: Fetch all of a Hub id.
+
+    Raises:
+        SourceError: It is not there, or its config does not say how wide its states are.
+        CheckpointError: config.json is damaged.
+    """
+    if os.path.isdir(argument):
+        folder = Path(os.path.abspath(argument))
+        commit = None
+    elif _HUB_ID.fullmatch(argument):
+        folder = _download(argument, revision, with_weights)
+        commit = folder.name if _COMMIT.fullmatch(folder.name) else revision
+    else:
+        raise SourceError(f"{argument[:300]!r}: no such folder, and not a Hub id (those look like Qwen/Qwen3-0.6B)")
+    path = folder / CONFIG_NAME
+    if not os.path.lexists(path):
+        raise SourceError(f"{argument}: there is no {CONFIG_NAME} in it, so it is no language model of transformers")
+    if os.path.isdir(argument):
+        check_link(path, folder)
+    config = strict_json.read_object(path)
+    names = config.get("architectures")
+    is_local = os.path.isdir(argument)
+    return LanguageModel(
+        name=str(folder) if is_local else argument,
+        dim=dim or _width(config, argument),
+        class_name=names[0] if isinstance(names, list) and names and isinstance(names[0], str) else "AutoModel",
+        revision=commit,
+        folder=folder if is_local or with_weights else None,
+    )
+
+
+def _width(config: Mapping[str, Any], argument: str) -> int:
+    parts = [config[key] for key in _PARTS if isinstance(config.get(key), dict)]
+    nested = [part["text_config"] for part in parts if isinstance(part.get("text_config"), dict)]
+    for part in (*nested, *parts, config):
+        for key in _WIDTHS:
+            if type(part.get(key)) is int and part[key] > 0:
+                return int(part[key])
+    raise SourceError(
+        f"{argument}: its {CONFIG_NAME} does not say how wide its hidden states are (looked for {', '.join(_WIDTHS)}, "
+        f"also in {', '.join(_PARTS)}). Say it with --llm-dim"
+    )
+
+
+def _download(repo_id: str, revision: str | None, with_weights: bool) -> Path:
+    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        if not with_weights:
+            return Path(hf_hub_download(repo_id, CONFIG_NAME, revision=revision)).parent
+        patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+        return Path(snapshot_download(repo_id, revision=revision, allow_patterns=patterns))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise SourceError(
+            f"{repo_id}: not a folder here, and it can't be had from the Hub: {reason} "
+            "(a private or gated model needs 'hf auth login')"
+        ) from error
