@@ -72,7 +72,8 @@ class LLMStates:
         try:
             with safe_open(str(path), framework="pt") as file:
                 about = json.loads((file.metadata() or {})[_ABOUT])
-                states, mask = file.get_tensor("states"), file.get_tensor("mask")
+                # In memory of their own: CPU kernels take another path for tensors that lie unaligned in a file.
+                states, mask = file.get_tensor("states").clone(), file.get_tensor("mask").clone()
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise GenerateError(f"{path}: no states of a language model, as LLMStates.save writes them") from error
         if states.ndim != 3 or mask.dtype != torch.bool or mask.shape != states.shape[:2]:
