@@ -242,6 +242,7 @@ def test_offloaded_layer_by_layer(stock: Any) -> None:
     assert torch.equal(latents(with_slot(stock["wan"], model, byte_tokenizer()), "wan"), expected)
 
 
+@pytest.mark.slow
 def test_a_compiled_model_reads_too(stock: Any, llm: Any) -> None:
     expected = latents(with_slot(stock["wan"], *llm), "wan")
     pipeline = with_slot(stock["wan"], *llm)
