@@ -14,12 +14,16 @@ from typing import TYPE_CHECKING
 import torch
 
 from .cache import batches
+from .objectives.objective import draw_levels
 from .slot import without
 
 if TYPE_CHECKING:
     from .cache import Cache
     from .objectives.objective import Objective
     from .settings import Settings
+
+KEPT = "kept_"
+"""How the names of text states begin that stay when a caption is dropped: Open-Sora's null caption has its length."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,7 +73,7 @@ def draw_sample(cache: Cache, objective: Objective, settings: Settings, clip: in
         clips=(clip,),
         latents=latents,
         noise=torch.randn(latents.shape, generator=generator),
-        levels=objective.draw(1, generator),
+        levels=draw_levels(objective, latents, generator),
         text={name: value[None] for name, value in text.items()},
     )
 
@@ -95,11 +99,12 @@ def text_of(
     drop, long = torch.rand(2, generator=generator).tolist()
     dropped = drop < settings.caption_dropout
     apart = settings.dropout == "independently"
-    if dropped and not apart:
-        return empty
     has_long = any(name.startswith("long.") for name in example)
     kind = "long." if has_long and long < settings.long_captions else "text."
     text = {name.removeprefix(kind): value for name, value in example.items() if name.startswith(kind)}
+    empty = empty | {name: value for name, value in text.items() if name.startswith(KEPT)}
+    if dropped and not apart:
+        return empty
     if apart:
         text = without(text, empty, llm=False) if dropped else text
         if torch.rand(1, generator=generator).item() < settings.caption_dropout:

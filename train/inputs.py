@@ -32,6 +32,8 @@ def make_cache(
     """Open the data, report on them, encode what is not encoded yet."""
     clips = open_for(encoder.family, settings)
     temporal, spatial = compression(encoder.pipeline, model)
+    chunk: Any = getattr(encoder.family, "length_factor", None)
+    temporal = temporal if chunk is None else chunk(encoder.pipeline)
     buckets = choose_buckets(
         clips,
         num_frames=settings.num_frames,

@@ -19,6 +19,7 @@ from diffusers.training_utils import EMAModel
 from modelgrow.surgery import TrainError
 
 from . import alarm, checkpoints
+from .objectives.objective import mean_error
 from .optimizer import make_optimizer, make_schedule
 from .progress import EDGE, Progress
 from .sharded import split_like, split_state, whole, whole_state
@@ -134,8 +135,9 @@ class Loop:
     def error(self, batch: Batch) -> torch.Tensor:
         device = self.run.accelerator.device
         latents, noise = batch.latents.to(device), batch.noise.to(device)
-        target = self.run.objective.target(latents, noise, batch.levels.to(device))
-        return (self.predict(batch).float() - target).square().mean()
+        levels = batch.levels.to(device)
+        target = self.run.objective.target(latents, noise, levels)
+        return mean_error(self.run.objective, self.predict(batch).float(), target, levels)
 
     def predict(self, batch: Batch) -> torch.Tensor:
         """The model's answer, shape (B, C, F, h, w)."""

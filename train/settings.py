@@ -65,6 +65,8 @@ class Settings:
     """"logit_normal" or "uniform"; rectified flow only."""
     shift: float | None = None
     """Of the noise levels, s' = shift s / (1 + (shift - 1) s); None is the scheduler's own."""
+    frame_conditioning: float = 0.2
+    """Open-Sora 1.2 only: share of the samples in which some frames are given; the default is its first stage's."""
     cache_trunk: int = 0
     """Suffix growth only: draws of noise and timestep per clip whose trunk output is computed once."""
     held_out: float = 0.0
@@ -95,7 +97,7 @@ class Settings:
         for name in ("steps", "batch_size", "accumulate", "save_every", "validate_every", "keep", "lora_rank"):
             if getattr(self, name) < 1:
                 raise TrainError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("caption_dropout", "long_captions", "ema_decay", "held_out"):
+        for name in ("caption_dropout", "long_captions", "frame_conditioning", "ema_decay", "held_out"):
             if not 0 <= getattr(self, name) <= 1:
                 raise TrainError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1")
         if self.held_out == 1:

@@ -104,7 +104,7 @@ def set_up(settings: Settings, tell: Tell) -> Run:
     with accelerator.main_process_first():
         pipeline = load_pipeline(folder, device=str(accelerator.device))
     family = with_slot(family, pipeline)
-    objective = objective_of(pipeline.scheduler, sampling=settings.timestep_sampling, shift=settings.shift)
+    objective = choose_objective(family, pipeline, settings)
     encoder = PipelineEncoder(
         pipeline=pipeline, family=family, fingerprint=fingerprint(source, component.name), device=accelerator.device
     )
@@ -127,6 +127,15 @@ def set_up(settings: Settings, tell: Tell) -> Run:
         data=data,
         trained=trained,
     )
+
+
+def choose_objective(family: Family, pipeline: Any, settings: Settings) -> Objective:
+    """The family's own, or else what the scheduler integrates."""
+    own: Any = getattr(family, "objective", None)
+    if own is not None:
+        found: Objective = own(pipeline, settings)
+        return found
+    return objective_of(pipeline.scheduler, sampling=settings.timestep_sampling, shift=settings.shift)
 
 
 def make_accelerator(settings: Settings) -> Accelerator:

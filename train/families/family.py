@@ -20,7 +20,8 @@ class Family(Protocol):
     """One file per family, each with these functions.
 
     A file may say besides, where it is otherwise: `CAPTIONS = False`, its model reads no text; `CAUSAL = False`,
-    its VAE takes k x factor frames, not 1 + k x factor.
+    its VAE takes k x factor frames, not 1 + k x factor; `length_factor(pipeline)`, that factor, where it is not how
+    much the VAE shortens; `objective(pipeline, settings)`, where the scheduler does not say enough.
     """
 
     def encode_text(self, pipeline: Any, captions: list[str]) -> dict[str, torch.Tensor]:
