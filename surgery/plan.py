@@ -181,7 +181,7 @@ class Plan:
         self._check_names()
         for tensor in self.tensors:
             _check_content(tensor, checkpoint)
-        replaced = {tensor.name for tensor in self.tensors if isinstance(tensor.content, Stored)}
+        replaced = {tensor.name for tensor in self.tensors if isinstance(tensor.content, Stored | Values)}
         kept = {*self.renamed, *self.rebuilt, *self.dropped, *replaced}
         lost = [name for name in checkpoint.tensors if name not in kept]
         if lost:

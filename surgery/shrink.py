@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .clip_default import restored
 from .errors import PlanError, SourceError
+from .extend_frames import OPERATION
 from .fingerprint import fingerprint, planned
 from .job import Job
 from .plan import Copy, Plan
@@ -67,7 +69,8 @@ def last_steps(record: Record) -> tuple[Step, ...]:
 
 def _only_trains(record: Record, number: int) -> bool:
     step = record.steps[number]
-    return not step.index_map and not step.rebuilt and set(step.changed) <= new_until(record.steps, number)
+    kept = not step.index_map and not step.rebuilt and step.operation != OPERATION
+    return kept and set(step.changed) <= new_until(record.steps, number)
 
 
 def _config_before(steps: Sequence[Step]) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -99,11 +102,14 @@ def prepare_shrink(source: Source, *, components: Sequence[str] = ()) -> Job:
     checkpoints = choose_grown(source, components)
     plans: dict[str, Plan] = {}
     records: dict[str, Record | None] = {}
+    texts: dict[str, str] = {}
     for name, checkpoint in checkpoints.items():
         plans[name] = plan_shrink(checkpoint)
         plans[name].validate(checkpoint)
         records[name] = _earlier(checkpoint.record)
-    return Job(source=source, checkpoints=checkpoints, plans=plans, records=records)
+        if checkpoint.record is not None:
+            texts |= restored(source, last_steps(checkpoint.record))
+    return Job(source=source, checkpoints=checkpoints, plans=plans, records=records, texts=texts)
 
 
 def choose_grown(source: Source, names: Sequence[str]) -> Mapping[str, Checkpoint]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .errors import CheckpointError, PlanError
-from .plan import Copy, Piece, Pieces, PlannedTensor
+from .plan import Copy, Piece, Pieces, PlannedTensor, Stored
 from .trace import NUMBER, names_after
 
 if TYPE_CHECKING:
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from .checkpoint import Checkpoint
     from .plan import Content
     from .record import Step
+
+TABLE_ROWS = "table_rows"
+"""Option of a step that made stored tables (1, rows, width) longer behind the rows that they had: this many."""
 
 _Tensors = dict[str, PlannedTensor]
 
@@ -34,6 +38,8 @@ def take_back(checkpoint: Checkpoint, steps: Sequence[Step]) -> tuple[PlannedTen
     for number in reversed(range(len(steps))):
         step = steps[number]
         going = new_until(steps, number)
+        if TABLE_ROWS in step.options:
+            tensors = _shorten(tensors, step, checkpoint)
         tensors = _take_back_one(tensors, step, going, f"{checkpoint.path}: {step.operation}")
     return tuple(tensors.values())
 
@@ -52,7 +58,7 @@ def _take_back_one(tensors: _Tensors, step: Step, going: set[str], where: str) -
     parts = {part.source: name for name, pieces in step.rebuilt.items() for part in reversed(pieces) if part.source}
     new = set(step.new)
     for name in step.changed:
-        if name not in new and name not in parts and name not in going:
+        if name not in new and name not in parts and name not in going and TABLE_ROWS not in step.options:
             raise PlanError(
                 f"{where} changed {name!r} and kept no way to make the old one again, so this step can't be taken "
                 "back. Start from the base"
@@ -72,6 +78,19 @@ def _take_back_one(tensors: _Tensors, step: Step, going: set[str], where: str) -
             if earlier.name in found:
                 raise CheckpointError(f"{where}: two tensors would be called {earlier.name!r}; growth.json is damaged")
             found[earlier.name] = earlier
+    return found
+
+
+def _shorten(tensors: _Tensors, step: Step, checkpoint: Checkpoint) -> _Tensors:
+    """The tables that a step made longer, with the rows that they had."""
+    rows, found = step.options[TABLE_ROWS], dict(tensors)
+    for name in step.changed:
+        table = checkpoint.tensors.get(name)
+        if type(rows) is not int or table is None or len(table.shape) != 3 or not 0 < rows <= table.shape[1]:
+            raise CheckpointError(f"{checkpoint.path}: {name!r} has no {rows!r:.60} rows; growth.json is damaged")
+        shape = (table.shape[0], rows, table.shape[2])
+        first = replace(table, shape=shape, nbytes=table.nbytes // table.shape[1] * rows)
+        found[name] = replace(found[name], shape=shape, content=Stored(tensor=first))
     return found
 
 

@@ -25,7 +25,7 @@ Tables = tuple[Tensor, Tensor]
 
 
 class FrameRope(nn.Module):
-    """The turn of each frame of a longer clip. Trainable, it has the logarithm of a factor per frequency, 0 at first."""
+    """The turn of each frame of a longer clip. Trainable, it has a logarithm for each frequency, 0 at first."""
 
     def __init__(self, extension: Mapping[str, Any], *, patch: int = 1) -> None:
         """Args: extension: see `frames`. patch: latent frames of one position."""

@@ -84,7 +84,10 @@ def _install_cogvideox(model: Any, extension: Mapping[str, Any]) -> None:
         return
     patch = model.patch_embed
     table = FrameTable(extension, patch.embed_dim)
-    if extension["kind"] == "sincos":
+    if extension["kind"] == "learned":
+        # At any other length the stock class forgets its own table.
+        table.base = (patch.sample_frames - 1) // patch.temporal_compression_ratio + 1
+    else:
         # The config's sample_frames are the longer clip's, for the pipeline; the table is the base's.
         patch.sample_frames = (table.base - 1) * patch.temporal_compression_ratio + 1
         size = (patch.sample_height, patch.sample_width, patch.sample_frames)

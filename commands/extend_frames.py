@@ -1,0 +1,97 @@
+"""`grow extend-frames`: longer clips."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Literal
+
+import typer
+
+from .jobs import execute, outline, show_done, show_plan
+from .options import (
+    AnatomyFiles,
+    AsJson,
+    Checksum,
+    Ckpt,
+    Components,
+    Config,
+    DryRun,
+    Link,
+    Output,
+    Overwrite,
+    Revision,
+    Variant,
+    Workers,
+)
+
+EPILOG = (
+    "Examples:\n\n"
+    "  [bold]grow extend-frames --to 128 Wan-AI/Wan2.1-T2V-1.3B-Diffusers -o wan-128f[/bold]\n\n"
+    "  [bold]grow extend-frames --to 128 --method interpolate --trainable ./CogVideoX-5b --dry-run[/bold]\n\n"
+    "  [bold]grow extend-frames --to 128 stabilityai/stable-video-diffusion-img2vid-xt -o svd-exvideo[/bold]\n\n"
+    "By default each model has the method that suits it, and the plan says why: RIFLEx where positions are RoPE by "
+    "its formula, NTK scaling where the base has that already (Cosmos), interpolation where frequencies were trained or "
+    "positions are seconds (Mochi, LTX) and where sines are computed (Latte, CogVideoX-2B), the formula's next rows "
+    "in AnimateDiff, and ExVideo's trained blocks in SVD. Clips no longer than the base's stay as they are to the bit, "
+    "except where positions are stored; the plan says so. docs/frames.md has the formulas."
+)
+
+
+def extend_frames(
+    ckpt: Ckpt,
+    to: Annotated[
+        int,
+        typer.Option(
+            min=1, max=100_000, metavar="FRAMES", help="Frames of the clips that it shall make.", show_default=False
+        ),
+    ],
+    method: Annotated[
+        Literal["none", "interpolate", "ntk", "yarn", "riflex"] | None,
+        typer.Option(
+            help="What happens to positions. none: nothing, they go on beyond the trained ones. Default: by model.",
+            show_default=False,
+        ),
+    ] = None,
+    trainable: Annotated[
+        bool,
+        typer.Option("--trainable", help="Positions become parameters that 'grow train' tunes; at first no change."),
+    ] = False,
+    base_frames: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=100_000,
+            help="Frames of the clips that the base was trained on. Default: its generation.json, then its family's.",
+            show_default=False,
+        ),
+    ] = None,
+    component: Components = None,
+    output: Output = None,
+    dry_run: DryRun = False,
+    overwrite: Overwrite = False,
+    link: Link = False,
+    checksum: Checksum = False,
+    workers: Workers = None,
+    as_json: AsJson = False,
+    anatomy: AnatomyFiles = None,
+    config: Config = None,
+    variant: Variant = None,
+    revision: Revision = None,
+) -> None:
+    """Longer clips: positions in time by RIFLEx, YaRN, NTK scaling or interpolation; ExVideo's blocks for SVD."""
+    from modelgrow.surgery import anatomies, default_output, open_source
+    from modelgrow.surgery.clip_default import prepare_extend
+    from modelgrow.surgery.extend_frames import ExtendOptions
+
+    options = ExtendOptions(to=to, method=method, trainable=trainable, base_frames=base_frames)
+    source = open_source(ckpt, config=config, variant=variant, revision=revision)
+    job = prepare_extend(source, options, components=component or (), known=anatomies(tuple(anatomy or ())))
+    target = output or default_output(job)
+    if dry_run:
+        show_plan(job, target, as_json=as_json)
+        return
+    execute(job, target, overwrite=overwrite, workers=workers, link=link, checksum=checksum)
+    if as_json:
+        print(json.dumps({"output": str(target), **outline(job)}, indent=2))
+    else:
+        show_done(job, target, ckpt)
