@@ -79,7 +79,7 @@ def compression(pipeline: Any, model: Any) -> tuple[int, int]:
     temporal = next(
         (
             getattr(pipeline, name)
-            for name in ("vae_scale_factor_temporal", "vae_temporal_compression_ratio")
+            for name in ("vae_scale_factor_temporal", "vae_temporal_compression_ratio", "vae_temporal_scale_factor")
             if hasattr(pipeline, name)
         ),
         1,
@@ -87,7 +87,12 @@ def compression(pipeline: Any, model: Any) -> tuple[int, int]:
     spatial = next(
         (
             getattr(pipeline, name)
-            for name in ("vae_scale_factor_spatial", "vae_spatial_compression_ratio", "vae_scale_factor")
+            for name in (
+                "vae_scale_factor_spatial",
+                "vae_spatial_compression_ratio",
+                "vae_spatial_scale_factor",
+                "vae_scale_factor",
+            )
             if hasattr(pipeline, name)
         ),
         8,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 from modelgrow.surgery import TrainError
 from modelgrow.surgery.grown import stock_name
 
-from . import cogvideox, ltx, wan
+from . import animatediff, cogvideox, hunyuan_video, latte, ltx, mochi, open_sora, sana_video, wan
 from .family import trait
 
 if TYPE_CHECKING:
@@ -19,6 +19,13 @@ FAMILIES: dict[str, Any] = {
     "WanTransformer3DModel": wan,
     "CogVideoXTransformer3DModel": cogvideox,
     "LTXVideoTransformer3DModel": ltx,
+    "HunyuanVideoTransformer3DModel": hunyuan_video,
+    "LatteTransformer3DModel": latte,
+    "MochiTransformer3DModel": mochi,
+    "SanaVideoTransformer3DModel": sana_video,
+    "STDiT3Transformer3DModel": open_sora,
+    "STDiTTransformer3DModel": open_sora,
+    "UNetMotionModel": animatediff,
 }
 
 

@@ -29,7 +29,11 @@ def objective_of(scheduler: Any, *, sampling: str = "logit_normal", shift: float
     config = scheduler.config
     if "FlowMatch" in type(scheduler).__name__ or config.get("prediction_type") == "flow_prediction":
         own = config.get("shift") or config.get("flow_shift") or 1.0
-        return RectifiedFlow(sampling=sampling, shift=float(own if shift is None else shift))
+        return RectifiedFlow(
+            sampling=sampling,
+            shift=float(own if shift is None else shift),
+            inverted=bool(config.get("invert_sigmas")),
+        )
     if hasattr(scheduler, "alphas_cumprod") and "EDM" not in type(scheduler).__name__:
         return Diffusion.of(scheduler)
     raise TrainError(f"no objective for {type(scheduler).__name__}; rectified flow, epsilon and v prediction are there")

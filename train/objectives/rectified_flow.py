@@ -47,6 +47,8 @@ class RectifiedFlow:
     """Density of the levels before the shift: "logit_normal" (mean 0, deviation 1) or "uniform"."""
     shift: float = 1.0
     """s' = shift s / (1 + (shift - 1) s), the scheduler's own formula (arXiv 2403.03206, equation 23)."""
+    inverted: bool = False
+    """The scheduler's `invert_sigmas` (Mochi): the model is told 1 - s, and predicts the way to the data, x - e."""
 
     def draw(self, batch: int, generator: torch.Generator) -> torch.Tensor:
         scheme = self.sampling if self.sampling != "uniform" else "none"
@@ -60,7 +62,7 @@ class RectifiedFlow:
         return noisy_sample(latents, noise, levels)
 
     def timesteps(self, levels: torch.Tensor) -> torch.Tensor:
-        return timesteps(levels)
+        return timesteps(1 - levels if self.inverted else levels)
 
     def target(self, latents: torch.Tensor, noise: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
-        return target(latents, noise)
+        return target(noise, latents) if self.inverted else target(latents, noise)

@@ -1,0 +1,189 @@
+"""Tiny pipelines of the families that train: stock classes, every weight random, built and not saved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from string import ascii_lowercase
+from typing import Any
+
+import torch
+from architectures import row_of
+from diffusers import (
+    AnimateDiffPipeline,
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    HunyuanVideoPipeline,
+    LattePipeline,
+    MochiPipeline,
+    SanaVideoPipeline,
+)
+from models import build
+from tiny_images import noisy
+from tiny_pipelines import VAE as WAN_VAE
+from tiny_pipelines import tokenizer
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTokenizer,
+    Gemma2Config,
+    Gemma2Model,
+    LlamaConfig,
+    LlamaModel,
+    T5Config,
+    T5EncoderModel,
+)
+
+PICTURES: dict[str, Any] = {
+    "block_out_channels": (8, 8),
+    "down_block_types": ("DownEncoderBlock2D",) * 2,
+    "up_block_types": ("UpDecoderBlock2D",) * 2,
+    "latent_channels": 4,
+    "norm_num_groups": 4,
+    "scaling_factor": 0.3,
+}
+HUNYUAN_VAE: dict[str, Any] = {
+    "in_channels": 3,
+    "out_channels": 3,
+    "latent_channels": 4,
+    "down_block_types": ("HunyuanVideoDownBlock3D",) * 4,
+    "up_block_types": ("HunyuanVideoUpBlock3D",) * 4,
+    "block_out_channels": (8, 8, 8, 8),
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+}
+MOCHI_VAE: dict[str, Any] = {
+    "latent_channels": 12,
+    "encoder_block_out_channels": (32, 32, 32, 32),
+    "decoder_block_out_channels": (32, 32, 32, 32),
+    "layers_per_block": (1, 1, 1, 1, 1),
+    "latents_mean": (0.1, -0.1, 0.2) * 4,
+    "latents_std": (0.9, 1.1, 1.2) * 4,
+    "scaling_factor": 0.5,
+}
+
+
+def t5() -> Any:
+    config = T5Config(vocab_size=64, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, is_encoder_decoder=False)
+    return noisy(T5EncoderModel(config), 2)
+
+
+def clip_tokenizer() -> Any:
+    """Letter by letter, so that no two prompts read the same."""
+    pieces = [letter + end for letter in ascii_lowercase for end in ("", "</w>")]
+    vocabulary = {"<|startoftext|>": 0, "<|endoftext|>": 1, **{piece: i + 2 for i, piece in enumerate(pieces)}}
+    return CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=77)
+
+
+def clip(width: int) -> Any:
+    config = CLIPTextConfig(
+        vocab_size=54,
+        hidden_size=width,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=77,
+        bos_token_id=0,
+        eos_token_id=1,
+    )
+    return noisy(CLIPTextModel(config), 3)
+
+
+def model_of(row: str, **changes: Any) -> Any:
+    architecture = row_of(row)
+    return build(architecture.class_name, {**architecture.tiny, **changes})
+
+
+def animatediff() -> Any:
+    return AnimateDiffPipeline(
+        vae=build("AutoencoderKL", PICTURES, seed=1),
+        text_encoder=clip(16),
+        tokenizer=clip_tokenizer(),
+        unet=model_of("unet-motion"),
+        motion_adapter=None,
+        scheduler=DDIMScheduler(beta_schedule="linear", clip_sample=False),
+    )
+
+
+def latte() -> Any:
+    return LattePipeline(
+        tokenizer=tokenizer(),
+        text_encoder=t5(),
+        vae=build("AutoencoderKL", PICTURES, seed=1),
+        transformer=model_of("latte"),
+        scheduler=DDIMScheduler(clip_sample=False),
+    )
+
+
+def mochi() -> Any:
+    return MochiPipeline(
+        tokenizer=tokenizer(),
+        text_encoder=t5(),
+        vae=build("AutoencoderKLMochi", MOCHI_VAE, seed=1),
+        transformer=model_of("mochi", in_channels=12),
+        scheduler=FlowMatchEulerDiscreteScheduler(invert_sigmas=True),
+    )
+
+
+def hunyuan_video() -> Any:
+    llama = LlamaConfig(
+        vocab_size=64,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        max_position_embeddings=512,
+    )
+    return HunyuanVideoPipeline(
+        text_encoder=noisy(LlamaModel(llama), 2),
+        tokenizer=tokenizer(),
+        text_encoder_2=clip(8),
+        tokenizer_2=clip_tokenizer(),
+        vae=build("AutoencoderKLHunyuanVideo", HUNYUAN_VAE, seed=1),
+        transformer=model_of("hunyuan-video", guidance_embeds=True),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=7.0),
+    )
+
+
+def sana_video() -> Any:
+    gemma = Gemma2Config(
+        vocab_size=64,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        max_position_embeddings=1024,
+    )
+    return SanaVideoPipeline(
+        text_encoder=noisy(Gemma2Model(gemma), 2),
+        tokenizer=tokenizer(),
+        vae=build("AutoencoderKLWan", WAN_VAE, seed=1),
+        transformer=model_of("sana-video"),
+        scheduler=DPMSolverMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=8.0),
+    )
+
+
+BUILDERS: dict[str, Callable[[], Any]] = {
+    "animatediff": animatediff,
+    "hunyuan-video": hunyuan_video,
+    "latte": latte,
+    "mochi": mochi,
+    "sana-video": sana_video,
+}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "animatediff": {"num_frames": 4, "height": 16, "width": 16, "guidance_scale": 1.0},
+    "hunyuan-video": {"num_frames": 9, "height": 32, "width": 32},
+    "latte": {"video_length": 4, "height": 16, "width": 16, "guidance_scale": 1.0},
+    "mochi": {"num_frames": 7, "height": 32, "width": 32, "guidance_scale": 1.0},
+    "sana-video": {"frames": 5, "height": 32, "width": 32, "guidance_scale": 1.0, "use_resolution_binning": False},
+}
+"""What each is called with, besides prompts and steps; no guidance, so that each step is one call of the model."""
+
+
+def tiny(name: str) -> Any:
+    with torch.random.fork_rng():
+        pipeline = BUILDERS[name]()
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline

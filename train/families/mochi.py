@@ -1,0 +1,42 @@
+"""Mochi 1, text to video; what MochiPipeline does before and around its transformer.
+
+Its scheduler counts upwards (`invert_sigmas`): the model is told how much is signal, and answers with the
+way from noise to data. The objective knows that, see `rectified_flow`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from .family import Text
+
+
+def encode_text(pipeline: Any, captions: list[str]) -> dict[str, torch.Tensor]:
+    states, mask, _, _ = pipeline.encode_prompt(captions, do_classifier_free_guidance=False)
+    return {"states": states, "mask": mask}
+
+
+def encode_video(pipeline: Any, pixels: torch.Tensor) -> torch.Tensor:
+    vae = pipeline.vae
+    latents: torch.Tensor = vae.encode(pixels.to(vae.dtype)).latent_dist.mode().float()
+    if vae.config.latents_mean is None or vae.config.latents_std is None:
+        return latents * vae.config.scaling_factor
+    mean, std = (
+        torch.tensor(value, device=latents.device).view(1, -1, 1, 1, 1)
+        for value in (vae.config.latents_mean, vae.config.latents_std)
+    )
+    return (latents - mean) * vae.config.scaling_factor / std
+
+
+def predict(pipeline: Any, model: Any, noisy: torch.Tensor, timesteps: torch.Tensor, text: Text) -> torch.Tensor:
+    output: torch.Tensor = model(
+        hidden_states=noisy,
+        encoder_hidden_states=text["states"],
+        timestep=timesteps,
+        encoder_attention_mask=text["mask"],
+        return_dict=False,
+    )[0]
+    return output

@@ -1,0 +1,93 @@
+"""EDM with v prediction, the objective of Stable Video Diffusion and ExVideo.
+
+A sample at noise level s is x + s e with data x and noise e (Karras et al., arXiv 2206.00364). The model sees
+(x + s e) / sqrt(s^2 + 1), is told ln(s) / 4, and answers v, from which
+
+    x = (x + s e) / (s^2 + 1) - s / sqrt(s^2 + 1) v
+
+(SVD's preconditioning, arXiv 2311.15127, appendix D; EDM's with a standard deviation of the data of 1). An error of x
+is s / sqrt(s^2 + 1) times the error of v, so that EDM's weight of the squared error of x, (s^2 + 1) / s^2, is a weight
+of 1 of that of v.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+KINDS = ("standard", "exvideo")
+RHO = 7.0
+"""Of Karras' schedule (arXiv 2206.00364, equation 5)."""
+NUM_LEVELS = 1000
+"""Of the published ExVideo script's schedule."""
+
+
+def karras_levels(count: int, *, low: float, high: float) -> torch.Tensor:
+    """Noise levels from `high` down to `low`, even in their 7th root. Shape (count,), float32."""
+    ends = high ** (1 / RHO), low ** (1 / RHO)
+    return torch.linspace(ends[0], ends[1], count) ** RHO
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edm:
+    """The objective for the loop. Levels are sigmas, float32."""
+
+    kind: str = "standard"
+    """"standard": log-normal levels, EDM's weights. "exvideo": the published ExVideo script, whose levels are even
+    over the 1000 of Karras' schedule, and whose weights are the square root of EDM's."""
+    contrast: float = 1.0
+    """What clips are multiplied by where the model learns to answer them. ExVideo's script has 1.01, against gray
+    clips; its latents were smaller than those that SVD was trained on, see `scale`."""
+    scale: float = 1.0
+    """What latents are multiplied by everywhere. ExVideo's script scales them as SDXL does, by 0.13025, and not by
+    SVD's 0.18215: 0.13025 / 0.18215 = 0.715 trains as it does."""
+    mean: float = 0.7
+    """Of ln(s), for "standard": with the next, what public scripts train SVD with."""
+    deviation: float = 1.6
+    low: float = 0.002
+    """The lowest level of Karras' schedule, and the highest."""
+    high: float = 700.0
+
+    @classmethod
+    def of(cls, scheduler: Any, *, kind: str = "standard", contrast: float = 1.0, scale: float = 1.0) -> Edm:
+        """From a diffusers scheduler."""
+        config = scheduler.config
+        return cls(kind=kind, contrast=contrast, scale=scale, low=float(config.sigma_min), high=float(config.sigma_max))
+
+    def draw(self, batch: int, generator: torch.Generator) -> torch.Tensor:
+        if self.kind == "exvideo":
+            chosen = torch.randint(NUM_LEVELS, (batch,), generator=generator)
+            return karras_levels(NUM_LEVELS, low=self.low, high=self.high)[chosen]
+        return (torch.randn(batch, generator=generator) * self.deviation + self.mean).exp()
+
+    def noisy(self, latents: torch.Tensor, noise: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
+        level = _like(levels, latents)
+        return (self.scale * latents + level * noise) / (level.square() + 1).sqrt()
+
+    def timesteps(self, levels: torch.Tensor) -> torch.Tensor:
+        return 0.25 * levels.log()
+
+    def target(self, latents: torch.Tensor, noise: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
+        level = _like(levels, latents)
+        spread = (level.square() + 1).sqrt()
+        wanted = self.contrast * self.scale * latents
+        return self.noisy(latents, noise, levels) / level - wanted * spread / level
+
+    def weights(self, levels: torch.Tensor) -> torch.Tensor:
+        """What the mean squared error of v of each sample counts: 1, or for "exvideo" s / sqrt(s^2 + 1).
+
+        The script weighs the error of x by sqrt(s^2 + 1) / s; of v that is s / sqrt(s^2 + 1).
+        """
+        return levels / (levels.square() + 1).sqrt() if self.kind == "exvideo" else torch.ones_like(levels)
+
+    def clip(self, answer: torch.Tensor, noisy: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
+        """The clip that an answer to what the model saw stands for."""
+        level = _like(levels, answer)
+        spread = (level.square() + 1).sqrt()
+        return noisy / spread - level / spread * answer
+
+
+def _like(levels: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
+    return levels.view(-1, *([1] * (latents.ndim - 1))).to(latents.device)
