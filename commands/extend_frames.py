@@ -30,10 +30,10 @@ EPILOG = (
     "  [bold]grow extend-frames --to 128 --method interpolate --trainable ./CogVideoX-5b --dry-run[/bold]\n\n"
     "  [bold]grow extend-frames --to 128 stabilityai/stable-video-diffusion-img2vid-xt -o svd-exvideo[/bold]\n\n"
     "By default each model has the method that suits it, and the plan says why: RIFLEx where positions are RoPE by "
-    "its formula, NTK scaling where the base has that already (Cosmos), interpolation where frequencies were trained or "
+    "its formula, NTK scaling where the base has that already (Cosmos), interpolation where frequencies are trained or "
     "positions are seconds (Mochi, LTX) and where sines are computed (Latte, CogVideoX-2B), the formula's next rows "
-    "in AnimateDiff, and ExVideo's trained blocks in SVD. Clips no longer than the base's stay as they are to the bit, "
-    "except where positions are stored; the plan says so. docs/frames.md has the formulas."
+    "in AnimateDiff, and ExVideo's trained blocks in SVD. Clips no longer than the base's stay as they are, "
+    "to the bit, except where positions are stored; the plan says so. docs/frames.md has the formulas."
 )
 
 

@@ -53,8 +53,8 @@ def plan_extend_frames(checkpoint: Checkpoint, anatomy: Anatomy, options: Extend
         return _exvideo(checkpoint, anatomy, options)
     length = length_of(checkpoint, anatomy, frames, options.to, options.base_frames)
     method = _method(anatomy, frames, length, options)
-    if options.trainable and frames.kind == "config":
-        raise PlanError(f"{anatomy.class_name}: its positions are formulas of the config, so there is nothing to train")
+    if options.trainable and frames.kind in ("config", "fixed"):
+        raise PlanError(f"{anatomy.class_name}: its positions are formulas and no parameters; leave --trainable out")
     edits = {
         **config_edits(checkpoint, anatomy, frames, length, method),
         **class_edits(checkpoint, anatomy, frames, length, method, trainable=options.trainable),

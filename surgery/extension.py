@@ -78,6 +78,7 @@ def _trained(checkpoint: Checkpoint, anatomy: Anatomy, frames: Frames) -> int:
     if frames.trained_frames is not None:
         return frames.latents(frames.trained_frames)
     value = anatomy.value(checkpoint.config, frames.trained_key) if frames.trained_key else None
+    value = value[0] if isinstance(value, list | tuple) and value else value
     if type(value) is not int or value < 1:
         raise PlanError(
             f"{checkpoint.path}: {frames.trained_key or 'trained_frames'} is {value!r:.60}, so nothing says how long "
@@ -147,11 +148,12 @@ def _needs_class(frames: Frames, length: Length, method: str, *, trainable: bool
 
 def rope_dim(checkpoint: Checkpoint, anatomy: Anatomy, frames: Frames) -> int:
     """Channels of a head that turn with the frame. Raises `CheckpointError` if the config does not say."""
-    values = [anatomy.value(checkpoint.config, key) for key in frames.rope_key.split(" * ")]
+    first, sign, second = frames.rope_key.partition(" // " if " // " in frames.rope_key else " * ")
+    values = [anatomy.value(checkpoint.config, key) for key in (first, second) if key]
     try:
-        given = math.prod(values) if len(values) > 1 else values[0]
+        given = values[0] // values[1] if "//" in sign else math.prod(values) if sign else values[0]
         dim = ROPE_DIMS[str(frames.rope_dim)](given)
-    except (TypeError, ValueError, IndexError) as error:
+    except (TypeError, ValueError, IndexError, ZeroDivisionError) as error:
         raise CheckpointError(
             f"{checkpoint.path}: config.json's {frames.rope_key} is {values!r:.60}, which is no size of heads"
         ) from error

@@ -67,6 +67,8 @@ def _arithmetic(frames: Frames, length: Length) -> str:
 
 
 def _unchanged(frames: Frames, length: Length, method: str) -> str:
+    if frames.kind == "fixed":
+        return f"its clips have exactly {length.num_frames} frames from now on, for the class takes one length only"
     if method == "none" and frames.kind != "learned":
         return f"clips of up to {length.base_frames} frames: unchanged, to the bit"
     if frames.kind in ("table", "weights", "config"):

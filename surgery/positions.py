@@ -12,10 +12,10 @@ from typing import Any
 
 from .errors import AnatomyError
 
-KINDS = ("", "none", "rope", "sincos", "learned", "table", "weights", "config", "exvideo")
+KINDS = ("", "none", "rope", "sincos", "learned", "table", "fixed", "weights", "config", "exvideo")
 """Where positions in time live. "none": it makes images. "rope": turned queries and keys. "sincos": sines that are
-computed. "learned": a trained table, with RoPE or without. "table": sines that are stored. "weights": trained
-frequencies. "config": config keys alone. "exvideo": SVD."""
+computed. "learned": a trained table, with RoPE or without. "table": sines that are stored; "fixed": for one length
+and no other. "weights": trained frequencies. "config": config keys alone. "exvideo": SVD."""
 METHODS = ("none", "interpolate", "ntk", "yarn", "riflex")
 """See `pipelines/grown/rope.py`, which has the formulas."""
 
@@ -25,9 +25,10 @@ ROPE_DIMS: dict[str, Callable[[Any], int]] = {
     "d // 3": lambda d: d // 3,
     "d[0]": lambda d: int(d[0]),
     "2 * (d // 6)": lambda d: 2 * (d // 6),
+    "d": int,
 }
-"""How many channels of a head turn with the frame, half as many frequencies, from the config key `rope_key`. The last
-is for heads that are turned as one: `d` is the width of all of them, and `rope_key` names two keys to be multiplied."""
+"""How many channels turn with the frame, half as many frequencies. `d` is the config key `rope_key`, which may also be
+two keys with " * " or " // " between them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +57,8 @@ class Frames:
     kind: str = ""
     """Where positions live: one of `KINDS`, or "" where nobody has said."""
     vae: str = "k"
-    """Lengths that the VAE decodes: "4k+1", "8k+1", "4k" and so on; "k" is any. The first number is its stride."""
+    """Lengths that the VAE decodes: "4k+1", "8k+1", "4k" and so on; "k" is any. The first number is its stride. "17:5"
+    is any, too, and each 17 frames make 5 latent ones, of which the first stands for one frame."""
     trained_frames: int | None = None
     """Frames, not latent ones, of the clips that it was trained on, where no config key says it."""
     method: str = "none"
@@ -85,26 +87,35 @@ class Frames:
         return replace(self, **{name: value for name, value in given.items() if value is not None})
 
     @property
-    def stride(self) -> int:
-        """Frames per latent frame."""
-        return int(self.vae.partition("k")[0] or 1)
-
-    @property
-    def first(self) -> int:
-        """Frames that the first latent frame holds beyond a multiple of the stride: 1 in causal VAEs, else 0."""
-        return int(self.vae.partition("k")[2] or 0)
+    def _numbers(self) -> tuple[int, int]:
+        """Frames per latent frame, and the frames that the first one holds beyond: 1 in causal VAEs, else 0."""
+        stride, _, first = self.vae.partition("k")
+        return int(stride or 1), int(first or 0)
 
     def fit(self, num_frames: int) -> int:
         """The shortest length that the VAE decodes and that has at least so many frames."""
-        return max(-(-(num_frames - self.first) // self.stride), 1 - self.first) * self.stride + self.first
+        if ":" in self.vae:
+            return num_frames
+        stride, first = self._numbers
+        return max(-(-(num_frames - first) // stride), 1 - first) * stride + first
 
     def latents(self, num_frames: int) -> int:
         """Latent frames of a clip of a length that the VAE decodes."""
-        return (num_frames - self.first) // self.stride + self.first
+        if ":" in self.vae:
+            frames, latents = map(int, self.vae.split(":"))
+            groups, rest = divmod(num_frames, frames)
+            return groups * latents + -(-rest // ((frames - 1) // (latents - 1)))
+        stride, first = self._numbers
+        return (num_frames - first) // stride + first
 
     def pixels(self, latents: int) -> int:
-        """The other way round."""
-        return (latents - self.first) * self.stride + self.first
+        """The most frames that so many latent ones make."""
+        if ":" in self.vae:
+            frames, count = map(int, self.vae.split(":"))
+            groups, rest = divmod(latents, count)
+            return groups * frames + rest * ((frames - 1) // (count - 1))
+        stride, first = self._numbers
+        return (latents - first) * stride + first
 
 
 def check_frames(frames: Frames, where: str) -> None:
@@ -116,7 +127,7 @@ def check_frames(frames: Frames, where: str) -> None:
 def _check(frames: Frames, where: str) -> None:
     if frames.kind not in KINDS:
         raise AnatomyError(f"{where}: kind is {frames.kind!r}, expected one of {', '.join(filter(None, KINDS))}")
-    if not re.fullmatch(r"[1-9][0-9]?k(\+1)?|k", frames.vae):
+    if not re.fullmatch(r"[1-9][0-9]?k(\+1)?|k|[1-9][0-9]?:[2-9]", frames.vae):
         raise AnatomyError(f"{where}: vae is {frames.vae!r}, expected such as '4k+1', '4k', or 'k' for any length")
     unknown = [method for method in (frames.method, *frames.methods) if method not in METHODS]
     if unknown or frames.method not in frames.methods:

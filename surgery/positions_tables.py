@@ -22,13 +22,14 @@ def continued(tensor: Tensor, rows: int, name: str) -> bytes:
     """(1, M, C): the N rows as they are stored, byte for byte, and the formula's own next ones.
 
     Raises:
-        PlanError: The stored rows are not sines by diffusers' SinusoidalPositionalEmbedding, or of an unknown dtype.
+        PlanError: The stored rows are not sines of 0, 1, 2 and so on, or are of an unknown dtype.
     """
     import numpy as np
 
-    count, width = tensor.shape[1], tensor.shape[2]
-    formula = _sines(rows, width)
-    if np.abs(_decode(tensor, name)[0] - formula[:count]).max() > _SAME:
+    count, stored = tensor.shape[1], _decode(tensor, name)[0]
+    formulas = [_sines(rows, tensor.shape[2], apart=apart) for apart in (False, True)]
+    formula = min(formulas, key=lambda table: np.abs(stored - table[:count]).max())
+    if np.abs(stored - formula[:count]).max() > _SAME:
         raise PlanError(
             f"{name!r} holds no sines, so no formula says how it goes on (was it trained?). "
             "--method interpolate stretches its rows"
@@ -54,11 +55,13 @@ def slowed(tensor: Tensor, factor: float, name: str) -> bytes:
     return _encode(values, tensor.dtype)
 
 
-def _sines(rows: int, width: int) -> Any:
-    """(M, C) as AnimateDiff has them: sine and cosine of row / 10000^(2j / C), in turns."""
+def _sines(rows: int, width: int, *, apart: bool) -> Any:
+    """(M, C): sine and cosine of row / 10000^(2j / C), in turns (AnimateDiff), or all sines first (`apart`, STDiT)."""
     import numpy as np
 
     angles = np.arange(rows)[:, None] * np.exp(np.arange(0, width, 2) * (-math.log(10000.0) / width))
+    if apart:
+        return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
     table = np.zeros((rows, width))
     table[:, 0::2], table[:, 1::2] = np.sin(angles), np.cos(angles)
     return table

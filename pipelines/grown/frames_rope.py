@@ -156,6 +156,14 @@ def _cosmos(self: Any, stock: Callable[..., Any], hidden_states: Tensor, fps: in
     return cos, sin
 
 
+def _open_sora(self: Any, stock: Callable[..., Any], frames: int) -> Tables:
+    """STDiT3: (F, d), computed in float32."""
+    if not self.frame_rope.is_longer(frames):
+        return stock(self, frames)  # type: ignore[no-any-return]
+    tables: Tables = self.frame_rope.pairs(frames, self.freqs.device, torch.float32)
+    return tables
+
+
 def _kandinsky(
     self: Any, stock: Callable[..., Any], shape: Any, pos: Any, scale_factor: tuple[float, ...] = (1.0, 1.0, 1.0)
 ) -> Tensor:
@@ -219,4 +227,5 @@ INSTALL: dict[str, Callable[[Any, Mapping[str, Any]], None]] = {
     "CosmosTransformer3DModel": _install("rope", _cosmos),
     "Kandinsky5Transformer3DModel": _install("visual_rope_embeddings", _kandinsky),
     "LTXVideoTransformer3DModel": _install("rope", _ltx),
+    "STDiT3Transformer3DModel": _install("rope", _open_sora),
 }
