@@ -36,7 +36,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    pipeline = DiffusionPipeline.from_pretrained(args.model, torch_dtype=dtype).to(device)
+    pipeline = DiffusionPipeline.from_pretrained(args.model, dtype=dtype).to(device)
     pipeline.llm_offload = "cpu"  # it has read before the first step, and leaves its memory to the transformer
 
     # Reading once and keeping what was read: with these the language model need not be there at all.
