@@ -14,6 +14,7 @@ import torch
 from modelgrow.surgery import GenerateError
 
 from .arguments import FRAME_COUNTS, POSITIVE, resolve
+from .clip_length import decodable, trimmed
 from .provenance import describe, dtype_name
 
 if TYPE_CHECKING:
@@ -88,8 +89,8 @@ def generate(
     """
     arguments, fps = resolve(pipeline, options, video, extra or {})
     generator = torch.Generator("cpu").manual_seed(options.seed)
-    output = _run(pipeline, {**arguments, "generator": generator}, progress)
-    frames = _to_array(getattr(output, "frames", None), pipeline)
+    output = _run(pipeline, {**decodable(pipeline, arguments), "generator": generator}, progress)
+    frames = trimmed(_to_array(getattr(output, "frames", None), pipeline), arguments)
     if not np.isfinite(frames).all():
         raise GenerateError(
             f"{type(pipeline).__name__} made frames that are not finite numbers in {dtype_name(pipeline)}; "
