@@ -39,16 +39,18 @@ class OpenSoraAttnProcessor:
         output: Tensor = dispatch_attention_fn(
             query, key, value, attn_mask=attention_mask, backend=self._attention_backend
         )
-        return attn.proj(output.flatten(2, 3).type_as(query))
+        projected: Tensor = attn.proj(output.flatten(2, 3).type_as(query))
+        return projected
 
 
-class SelfAttention(nn.Module, AttentionModuleMixin):  # type: ignore[misc]
+class SelfAttention(nn.Module, AttentionModuleMixin):
     """Attention among the tokens of a sequence: those of a frame, or those of a place in all frames."""
 
     _default_processor_cls = OpenSoraAttnProcessor
     _available_processors = (OpenSoraAttnProcessor,)
     _supports_qkv_fusion = False
     is_cross_attention = False
+    processor: Any
 
     def __init__(self, width: int, heads: int, qk_norm: bool = False) -> None:
         super().__init__()
@@ -70,13 +72,14 @@ class SelfAttention(nn.Module, AttentionModuleMixin):  # type: ignore[misc]
         return output
 
 
-class CrossAttention(nn.Module, AttentionModuleMixin):  # type: ignore[misc]
+class CrossAttention(nn.Module, AttentionModuleMixin):
     """Attention of the video's tokens to those of the prompt."""
 
     _default_processor_cls = OpenSoraAttnProcessor
     _available_processors = (OpenSoraAttnProcessor,)
     _supports_qkv_fusion = False
     is_cross_attention = True
+    processor: Any
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()

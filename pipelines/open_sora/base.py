@@ -24,7 +24,7 @@ from .keys import own_config
 from .layers import CaptionEmbedder, FinalLayer, PatchEmbed3D, ScalarEmbedder, frame_modulation, repeat_rows, text_mask
 
 
-class OpenSoraTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin, AttentionMixin):  # type: ignore[misc]
+class OpenSoraTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin, AttentionMixin):
     """The part of `STDiT3Transformer3DModel` and `STDiTTransformer3DModel` that is alike.
 
     There is no plan for context parallelism: the sequence that attention runs over changes from the patches of a frame
@@ -35,6 +35,8 @@ class OpenSoraTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin,
     _skip_layerwise_casting_patterns = ("x_embedder", "rope", "pos_embed", "norm")
     _cp_plan = None
     _unread: tuple[str, ...] = ()
+    config: Any
+    patch: tuple[int, int, int]
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
@@ -49,7 +51,7 @@ class OpenSoraTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin,
 
     def _build_shell(self, text_width: int, text_tokens: int, patch: tuple[int, int, int]) -> None:
         width, channels = self.config.hidden_size, self.config.in_channels
-        self.patch = patch
+        self.patch = patch = (patch[0], patch[1], patch[2])  # a list, where it comes from JSON
         # The second half of the output is a variance that diffusion in the way of DDPM can learn.
         self.out_channels = 2 * channels if self.config.pred_sigma else channels
         self.x_embedder = PatchEmbed3D(channels, width, patch)

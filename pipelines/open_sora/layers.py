@@ -57,8 +57,7 @@ class PatchEmbed3D(nn.Module):
 def unpatchify(tokens: Tensor, grid: tuple[int, int, int], patch: tuple[int, int, int], size: torch.Size) -> Tensor:
     """(B, T * S, P) -> (B, out_channels, *size), without what `PatchEmbed3D` padded. A patch has its channels last."""
     patches = tokens.unflatten(2, (*patch, -1)).unflatten(1, grid)
-    video = patches.permute(0, 7, 1, 4, 2, 5, 3, 6)
-    video = video.flatten(6, 7).flatten(4, 5).flatten(2, 3)
+    video: Tensor = patches.permute(0, 7, 1, 4, 2, 5, 3, 6).flatten(6, 7).flatten(4, 5).flatten(2, 3)
     return video[:, :, : size[0], : size[1], : size[2]]
 
 
@@ -128,7 +127,7 @@ def frame_modulation(now: Tensor, clean: Tensor | None, frame_mask: Tensor | Non
     Returns:
         (B, T, 6, C), or (B, 1, 6, C) without a mask.
     """
-    rows = now.unflatten(1, (6, -1))[:, None]
+    rows: Tensor = now.unflatten(1, (6, -1))[:, None]
     if frame_mask is None or clean is None:
         return rows
     return torch.where(frame_mask[:, :, None, None], rows, clean.unflatten(1, (6, -1))[:, None])

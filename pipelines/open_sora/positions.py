@@ -24,7 +24,7 @@ class KeepsFloat32(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         before = {name: getattr(self, name).data for name in self._float32_tables}
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, exact in before.items():
             table = getattr(self, name)
             if table.dtype != torch.float32 and exact.dtype == torch.float32:

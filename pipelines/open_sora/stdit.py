@@ -79,8 +79,8 @@ class STDiTBlock(nn.Module):
         if positions is not None:
             states = (states + positions).to(states.dtype)
         columns = states.transpose(1, 2)
-        attended: Tensor = self.attn_temp(columns.flatten(0, 1)).unflatten(0, columns.shape[:2])
-        return attended.transpose(1, 2)
+        attended: Tensor = self.attn_temp(columns.flatten(0, 1))
+        return attended.unflatten(0, columns.shape[:2]).transpose(1, 2)
 
 
 class STDiTTransformer3DModel(KeepsFloat32, OpenSoraTransformer):
@@ -136,14 +136,15 @@ class STDiTTransformer3DModel(KeepsFloat32, OpenSoraTransformer):
         temporal_position_block: int = 0,
     ) -> None:
         super().__init__()
-        self.grid = tuple(size // patch for size, patch in zip(input_size, patch_size, strict=True))
-        times, rows, columns = (
+        frames, rows, columns = (size // patch for size, patch in zip(input_size, patch_size, strict=True))
+        self.grid = (frames, rows, columns)
+        times, down, across = (
             torch.arange(count, dtype=torch.float64) / scale
             for count, scale in zip(self.grid, (time_scale, space_scale, space_scale), strict=True)
         )
-        self.register_buffer("pos_embed", plane(rows, columns, hidden_size).float())
+        self.register_buffer("pos_embed", plane(down, across, hidden_size).float())
         self.register_buffer("pos_embed_temporal", sines(times, hidden_size)[None].float())
-        self._build_shell(caption_channels, model_max_length, tuple(patch_size))
+        self._build_shell(caption_channels, model_max_length, patch_size)
         self.blocks = nn.ModuleList(STDiTBlock(hidden_size, num_heads, mlp_ratio) for _ in range(depth))
 
     @apply_lora_scale("attention_kwargs")  # type: ignore[untyped-decorator]

@@ -73,7 +73,8 @@ class STDiT3Block(nn.Module):
     def _attend(self, states: Tensor, rotary_emb: tuple[Tensor, Tensor] | None) -> Tensor:
         if self.temporal:
             states = states.transpose(1, 2)
-        attended: Tensor = self.attn(states.flatten(0, 1), rotary_emb).unflatten(0, states.shape[:2])
+        attended: Tensor = self.attn(states.flatten(0, 1), rotary_emb)
+        attended = attended.unflatten(0, states.shape[:2])
         return attended.transpose(1, 2) if self.temporal else attended
 
 
@@ -124,7 +125,7 @@ class STDiT3Transformer3DModel(OpenSoraTransformer):
         model_max_length: int = 300,
     ) -> None:
         super().__init__()
-        self._build_shell(caption_channels, model_max_length, tuple(patch_size))
+        self._build_shell(caption_channels, model_max_length, patch_size)
         self.fps_embedder = ScalarEmbedder(hidden_size)
         self.rope = RotaryTime(hidden_size // num_heads)
         self.spatial_blocks, self.temporal_blocks = (
