@@ -128,24 +128,20 @@ def _check_inputs(pipeline: DiffusionPipeline, parameters: Parameters, options: 
     # Many have None as their default, and fail without it all the same.
     needed += ["video"] if "video" in parameters and "VideoToVideo" in name else []
     needed += ["image"] if "image" in parameters and "ImageToVideo" in name else []
+    if options.strength is not None and options.video is None:
+        raise GenerateError("strength says how far a clip is made anew; give the clip with --video")
+    for what in _INPUTS:
+        if getattr(options, what) is not None and what not in parameters:
+            other = next((name for name in ("image", "video", "prompt") if name in parameters), what)
+            how = " (--first-frame-model makes one from the prompt)" if (what, other) == ("prompt", "image") else ""
+            raise GenerateError(f"{name} takes no {what}; leave --{what} out and give --{other}{how}")
     for what in needed:
         if what not in _INPUTS:
             raise GenerateError(f"{name} can't run without {what}, which 'grow generate' has no option for")
         if getattr(options, what) is None:
             raise GenerateError(f"{name} can't run without {what}; give one with --{what}")
-    if options.strength is not None and options.video is None:
-        raise GenerateError("strength says how far a clip is made anew; give the clip with --video")
-    for what in _INPUTS:
-        if getattr(options, what) is not None and what not in parameters:
-            raise GenerateError(f"{name} takes no {what}; leave --{what} out{_instead(what, parameters)}")
     if not needed and options.image is None and options.video is None:
         raise GenerateError(f"{name} starts from a picture; give one with --image or --first-frame-model")
-
-
-def _instead(what: str, parameters: Parameters) -> str:
-    if what == "prompt" and "image" in parameters:
-        return ": it starts from a picture, which --first-frame-model makes from a prompt"
-    return ""
 
 
 def _read_inputs(

@@ -43,7 +43,12 @@ class Strip:
 
 
 def save_clip(
-    generated: Generated, output: Path, *, contact_sheet: bool = True, overwrite: bool = False
+    generated: Generated,
+    output: Path,
+    *,
+    contact_sheet: bool = True,
+    overwrite: bool = False,
+    inputs: Sequence[Path] = (),
 ) -> tuple[Path, ...]:
     """Write a clip, a contact sheet beside it (clip.png), and its settings (clip.json), all of them or none.
 
@@ -54,6 +59,7 @@ def save_clip(
         output: .mp4, .gif, or .png for the contact sheet alone.
         contact_sheet: Whether a video gets one beside it.
         overwrite: Replace files that exist.
+        inputs: Files that are never written to. A contact sheet that would take the name of one is left out.
 
     Returns:
         What was written, `output` first.
@@ -61,7 +67,7 @@ def save_clip(
     Raises:
         OutputError: A file exists, the suffix is none of the three, or it can't be written.
     """
-    paths = check_target(output, contact_sheet=contact_sheet, overwrite=overwrite)
+    paths = check_target(output, contact_sheet=contact_sheet, overwrite=overwrite, inputs=inputs)
     settings = dict(generated.settings)
     sidecar = {"file": output.name, "enlarged": enlargement(generated.frames), "settings": settings}
     if output.suffix.lower() == ".png":
@@ -88,12 +94,15 @@ def save_clip(
     return paths
 
 
-def check_target(output: Path, *, contact_sheet: bool = True, overwrite: bool = False) -> tuple[Path, ...]:
+def check_target(
+    output: Path, *, contact_sheet: bool = True, overwrite: bool = False, inputs: Sequence[Path] = ()
+) -> tuple[Path, ...]:
     """The files that `save_clip` would write. Raises `OutputError` if it would refuse to."""
     suffix = output.suffix.lower()
     if suffix not in SUFFIXES:
         raise OutputError(f"{output}: can't write {suffix or 'a file without suffix'}; choose {', '.join(SUFFIXES)}")
     sheets = [output.with_suffix(".png")] if contact_sheet and suffix != ".png" else []
+    sheets = [sheet for sheet in sheets if sheet.resolve() not in [path.resolve() for path in inputs]]
     paths = (output, *sheets, output.with_suffix(".json"))
     parent = next(parent for parent in output.absolute().parents if parent.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
@@ -101,7 +110,7 @@ def check_target(output: Path, *, contact_sheet: bool = True, overwrite: bool = 
     for path in paths:
         if path.is_dir():
             raise OutputError(f"{path}: is a folder, and a file is to be written there. Choose another name with -o")
-        check_output(path, inputs=[], overwrite=overwrite)
+        check_output(path, inputs=inputs, overwrite=overwrite)
     return paths
 
 

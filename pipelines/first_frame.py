@@ -47,9 +47,7 @@ def make_first_frame(
     what, parameters = type(pipeline).__name__, parameters_of(pipeline)
     needed = required(parameters) - {"prompt"}
     if "prompt" not in parameters or needed or any(name in parameters for name in FRAME_COUNTS):
-        raise GenerateError(
-            f"{what} makes no pictures from a prompt; name a text-to-image pipeline for the first frame"
-        )
+        raise GenerateError(f"{what} makes no pictures from a prompt; the first frame needs a text-to-image pipeline")
     arguments = {"prompt": prompt, **recommended(pipeline)}
     if negative_prompt is not None and "negative_prompt" in parameters:
         arguments["negative_prompt"] = negative_prompt

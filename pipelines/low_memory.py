@@ -35,7 +35,7 @@ def save_memory(pipeline: DiffusionPipeline) -> dict[str, int]:
         if hasattr(denoiser, "enable_forward_chunking"):
             denoiser.enable_forward_chunking(chunk_size=1, dim=0)
     vae = getattr(pipeline, "vae", None)
-    for switch in ("enable_slicing", "enable_tiling"):
-        if hasattr(vae, switch):
-            getattr(vae, switch)()
+    for way in ("slicing", "tiling"):
+        if hasattr(vae, f"use_{way}"):  # every VAE has the switch; for want of this it raises
+            getattr(vae, f"enable_{way}")()
     return {"decode_chunk_size": DECODE_CHUNK} if "decode_chunk_size" in parameters_of(pipeline) else {}

@@ -137,7 +137,7 @@ def forecast(
     """What a call of the module will take, everything else staying where it is."""
     away = [tensor for tensor in module.parameters() if tensor.device != device]
     weights = sum(tensor.nbytes for tensor in away)
-    if hasattr(module, "_diffusers_hook") or any(tensor.is_meta for tensor in away):
+    if _in_groups(module) or any(tensor.is_meta for tensor in away):
         # Layer by layer: this one, and the next one on its way.
         weights = 2 * max(sum(p.nbytes for p in leaf.parameters(recurse=False)) for leaf in module.modules())
     return Forecast(held=held_bytes(device), weights=weights, activations=activation_bytes(module, args, kwargs))
@@ -210,6 +210,11 @@ def _unhooked(module: torch.nn.Module) -> Iterator[None]:
             part.__dict__["forward"] = forward
         for part, hooks in calls.items():
             part._forward_pre_hooks.update(hooks)
+
+
+def _in_groups(module: torch.nn.Module) -> bool:
+    registries = (getattr(part, "_diffusers_hook", None) for part in module.modules())
+    return any(registry is not None and registry.get_hook("group_offloading") for registry in registries)
 
 
 def _from_status(key: str) -> int:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from .low_memory import offload_for, save_memory
 from .memory import watched
 
 if TYPE_CHECKING:
+    import numpy as np
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
     from .first_frame import FirstFrame
@@ -94,13 +96,14 @@ def produce(
     loading, telling = loading or Loading(), telling or Telling()
     first_path = output.with_name(f"{output.stem}.first.png")
     second_path = output.with_stem(f"{output.stem}-{second_stage[0]}x{second_stage[1]}") if second_stage else None
+    inputs = [Path(path) for path in (options.image, options.video) if path is not None]
     for path in (output, second_path):
         if path is not None:
-            check_target(path, overwrite=overwrite)
+            check_target(path, overwrite=overwrite, inputs=inputs)
     files: tuple[Path, ...] = ()
     frame = None
     if first_frame_model is not None:
-        check_output(first_path, inputs=[], overwrite=overwrite)
+        check_output(first_path, inputs=inputs, overwrite=overwrite)
         frame = _first_frame(first_frame_model, options, loading, telling)
         files = (save_first_frame(frame, first_path),)
         options = replace(options, image=str(first_path))
@@ -112,19 +115,31 @@ def produce(
         options = replace(options, prompt=None)
     if enhance:
         options = _enhanced(pipeline, options, telling)
-    extra = save_memory(pipeline) if loading.low_memory else {}
-    first = options if second_stage is None else replace(options, strength=None)
-    with watched(pipeline, telling.report) if loading.low_memory else nullcontext():
-        with telling.steps("denoising") as advance:
-            clip = _with(generate(pipeline, first, extra=extra, progress=advance), first_frame=frame and frame.settings)
-        files = (*save_clip(clip, output, overwrite=overwrite), *files)
-        if second_stage is not None and second_path is not None:
-            again = _second_options(pipeline, options, clip, output, second_stage)
-            with telling.steps("denoising, second stage") as advance:
-                made = generate(pipeline, again, extra=extra, progress=advance, video=clip.frames)
-            clip = _with(made, first_stage=dict(clip.settings))
-            files += save_clip(clip, second_path, overwrite=overwrite)
+    stage = partial(_stage, pipeline, save_memory(pipeline) if loading.low_memory else {}, loading, telling)
+    clip = stage("denoising", options if second_stage is None else replace(options, strength=None))
+    if frame is not None:
+        clip = _with(clip, first_frame=dict(frame.settings))
+    files = (*save_clip(clip, output, overwrite=overwrite, inputs=inputs), *files)
+    if second_stage is not None and second_path is not None:
+        again = _second_options(pipeline, options, clip, output, second_stage)
+        made = stage("denoising, second stage", again, video=clip.frames)
+        clip = _with(made, first_stage=dict(clip.settings))
+        files += save_clip(clip, second_path, overwrite=overwrite, inputs=inputs)
     return Produced(files=files, clip=clip)
+
+
+def _stage(
+    pipeline: DiffusionPipeline,
+    extra: Mapping[str, Any],
+    loading: Loading,
+    telling: Telling,
+    what: str,
+    options: GenerateOptions,
+    video: np.ndarray | None = None,
+) -> Generated:
+    watch = watched(pipeline, telling.report) if loading.low_memory else nullcontext()
+    with watch, telling.steps(what) as advance:
+        return generate(pipeline, options, extra=extra, progress=advance, video=video)
 
 
 def _load(model: str | None, loading: Loading, revision: str | None = None) -> DiffusionPipeline:
@@ -190,5 +205,4 @@ def _second_options(
 
 
 def _with(clip: Generated, **more: Any) -> Generated:
-    added = {name: value for name, value in more.items() if value is not None}
-    return replace(clip, settings={**clip.settings, **added})
+    return replace(clip, settings={**clip.settings, **more})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import weakref
 from itertools import pairwise
 from typing import Any
 
@@ -11,9 +10,9 @@ import pytest
 import torch
 from models import build
 from tiny_svd import VAE
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from modelgrow.pipelines.exvideo.decode import chunk_starts, decode_in_chunks
+from modelgrow.pipelines.memory import TensorPeak
 from modelgrow.surgery import GenerateError
 
 
@@ -99,42 +98,13 @@ def test_seams(vae: Any) -> None:
     assert apart[:5].max() < apart[6:18].max() / 5
 
 
-class Peak(TorchDispatchMode):
-    """The most bytes that tensors held at one time, of those made inside."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.held, self.most = 0, 0
-        self.seen: set[int] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        output = func(*args, **(kwargs or {}))
-        for tensor in output if isinstance(output, tuple | list) else (output,):
-            if isinstance(tensor, torch.Tensor):
-                self._note(tensor.untyped_storage())
-        return output
-
-    def _note(self, storage: Any) -> None:
-        key, size = storage._cdata, storage.nbytes()
-        if key in self.seen:
-            return
-        self.seen.add(key)
-        self.held += size
-        self.most = max(self.most, self.held)
-        weakref.finalize(storage, self._drop, key, size)
-
-    def _drop(self, key: int, size: int) -> None:
-        self.seen.discard(key)
-        self.held -= size
-
-
 def test_memory_is_bounded(vae: Any) -> None:
     def most(frames: int, **options: int) -> int:
         latents = torch.zeros(frames, 4, 4, 6)
         gc.collect()
-        with Peak() as peak:
+        with TensorPeak() as counted:
             pixels = decoded(vae, latents, **options)
-        return peak.most - pixels.nbytes
+        return counted.peak - pixels.nbytes
 
     few, many = most(16, chunk_size=16), most(128, chunk_size=16)
     assert many < few * 1.1
