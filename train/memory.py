@@ -11,6 +11,8 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 
+from modelgrow.pipelines.memory import as_fake
+
 from .cost import measure_step
 
 OPTIMIZER_BYTES = {"adamw": 8, "adamw8bit": 2}
@@ -73,7 +75,7 @@ def predict_memory(
 
     stand_in = _StandIn(call, list(held.values()))
     with fake, autocast():
-        faked = _fake(inputs, fake)
+        faked = as_fake(inputs, fake)
         cost = measure_step(stand_in, lambda: predict(stand_in, faked).float().square().mean())
     trained = [p for p in model.parameters() if p.requires_grad]
     values = sum(p.numel() for p in trained)
@@ -99,13 +101,3 @@ class _StandIn(torch.nn.Module):
 
     def parameters(self, recurse: bool = True) -> Any:
         return iter(self.tensors)
-
-
-def _fake(value: Any, mode: FakeTensorMode) -> Any:
-    if isinstance(value, torch.Tensor):
-        return mode.from_tensor(value)
-    if isinstance(value, tuple):
-        return tuple(_fake(item, mode) for item in value)
-    if isinstance(value, Mapping):
-        return {name: _fake(item, mode) for name, item in value.items()}
-    return value
