@@ -102,7 +102,9 @@ def text_of(
     has_long = any(name.startswith("long.") for name in example)
     kind = "long." if has_long and long < settings.long_captions else "text."
     text = {name.removeprefix(kind): value for name, value in example.items() if name.startswith(kind)}
-    empty = empty | {name: value for name, value in text.items() if name.startswith(KEPT)}
+    # What was read of the clip itself has no empty form of its own: it is zeros, as pipelines have it without guidance.
+    empty = {name: torch.zeros_like(value) for name, value in text.items()} | empty
+    empty |= {name: value for name, value in text.items() if name.startswith(KEPT)}
     if dropped and not apart:
         return empty
     if apart:

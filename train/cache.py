@@ -227,7 +227,7 @@ def _finish(folder: Path, identity: dict[str, str], sizes: list[dict[str, int]],
             raise TrainError(f"{path}: is missing; every process has to build its part before they meet")
         file = stored.Stored(path)
         for name in file.names:
-            kind = f"latents of bucket {shard.bucket}" if name == "latents" else name.partition(".")[2]
+            kind = f"{name} of bucket {shard.bucket}" if name.endswith("latents") else name.partition(".")[2]
             if shapes.setdefault(kind, file.shape(name)) != file.shape(name):
                 raise DataError(f"{path}: {name} has shape {file.shape(name)}, other shards {shapes[kind]}")
         entries.append({"file": shard.file, "bucket": shard.bucket, "keys": file.about["keys"]})

@@ -35,6 +35,13 @@ class PipelineEncoder:
         return self.family.encode_video(self.pipeline, pixels.to(self.device)).float().cpu()
 
     @torch.no_grad()
+    def encode_conditions(self, pixels: torch.Tensor, frame_rates: list[float | None]) -> dict[str, torch.Tensor]:
+        """What the model reads of the clips themselves, by name; nothing in most families."""
+        own: Any = getattr(self.family, "encode_conditions", None)
+        found = own(self.pipeline, pixels.to(self.device), frame_rates) if own else {}
+        return {name: value.cpu() for name, value in found.items()}
+
+    @torch.no_grad()
     def encode_text(self, captions: list[str]) -> dict[str, torch.Tensor]:
         """Text states by name; the first axis of each is B."""
         states = self.family.encode_text(self.pipeline, captions)

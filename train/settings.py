@@ -17,6 +17,7 @@ TRAINED = ("new", "grown-blocks", "all", "lora")
 SCHEDULES = ("constant", "constant_with_warmup", "linear", "cosine")
 OPTIMIZERS = ("adamw", "adamw8bit")
 DROPOUTS = ("together", "independently")
+EDMS = ("standard", "exvideo")
 PRECISIONS = ("auto", "no", "bf16", "fp16")
 
 
@@ -67,6 +68,12 @@ class Settings:
     """Of the noise levels, s' = shift s / (1 + (shift - 1) s); None is the scheduler's own."""
     frame_conditioning: float = 0.2
     """Open-Sora 1.2 only: share of the samples in which some frames are given; the default is its first stage's."""
+    edm: str = "standard"
+    """Stable Video Diffusion only: "standard", or "exvideo" for the noise levels and weights of its script."""
+    contrast: float = 1.0
+    """Stable Video Diffusion only: what the clips to learn are multiplied by, in latents; ExVideo's script has 1.01."""
+    latent_scale: float = 1.0
+    """Stable Video Diffusion only: what all latents are multiplied by; 0.71507 trains as ExVideo's script does."""
     cache_trunk: int = 0
     """Suffix growth only: draws of noise and timestep per clip whose trunk output is computed once."""
     held_out: float = 0.0
@@ -91,6 +98,7 @@ class Settings:
             ("precision", PRECISIONS),
             ("timestep_sampling", ("logit_normal", "uniform")),
             ("dropout", DROPOUTS),
+            ("edm", EDMS),
         ):
             if getattr(self, name) not in choices:
                 raise TrainError(f"{name} is {getattr(self, name)!r}; choose from {', '.join(choices)}")

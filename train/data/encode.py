@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 
 
 class Encoder(Protocol):
-    """A pipeline's VAE and text encoders. What it gives is kept as it is, in its dtype."""
+    """A pipeline's VAE and text encoders. What it gives is kept as it is, in its dtype.
+
+    It may have `encode_conditions(pixels, frame_rates)` besides: what the model reads of the clips themselves, as text
+    states are, of which only those whose names end in "latents" depend on the clips' size.
+    """
 
     @property
     def fingerprint(self) -> str:
@@ -61,7 +65,14 @@ def encode_clips(
             continue
         pixels = torch.stack([to_pixels(frames) for _, frames in read])
         captions = [clip.caption for clip, _ in read]
-        parts.append({"latents": encoder.encode_video(pixels), **encode_text(encoder, captions, "text.")})
+        rates = [clip.fps for clip, _ in read]
+        parts.append(
+            {
+                "latents": encoder.encode_video(pixels),
+                **encode_text(encoder, captions, "text."),
+                **_encode_conditions(encoder, pixels, rates),
+            }
+        )
         long = [clip.long_caption for clip, _ in read if clip.long_caption is not None]
         if long:
             parts.append(encode_text(encoder, long, "long."))
@@ -78,6 +89,12 @@ def encode_clips(
 def encode_text(encoder: Encoder, captions: list[str], prefix: str) -> dict[str, torch.Tensor]:
     """Text states, with `prefix` before their names."""
     return {prefix + name: states.contiguous() for name, states in encoder.encode_text(captions).items()}
+
+
+def _encode_conditions(encoder: Encoder, pixels: torch.Tensor, rates: list[float | None]) -> dict[str, torch.Tensor]:
+    """What a model reads of the clips themselves, beside the text states, if it does."""
+    own: Any = getattr(encoder, "encode_conditions", None)
+    return {f"text.{name}": value.contiguous() for name, value in own(pixels, rates).items()} if own else {}
 
 
 def to_pixels(frames: np.ndarray) -> torch.Tensor:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 from modelgrow.surgery import TrainError
 from modelgrow.surgery.grown import stock_name
 
-from . import animatediff, cogvideox, hunyuan_video, latte, ltx, mochi, open_sora, sana_video, wan
+from . import animatediff, cogvideox, hunyuan_video, latte, ltx, mochi, open_sora, sana_video, svd, wan
 from .family import trait
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ FAMILIES: dict[str, Any] = {
     "STDiT3Transformer3DModel": open_sora,
     "STDiTTransformer3DModel": open_sora,
     "UNetMotionModel": animatediff,
+    "UNetSpatioTemporalConditionModel": svd,
+    "ExVideoUNetSpatioTemporalConditionModel": svd,
 }
 
 

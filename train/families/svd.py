@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from diffusers.pipelines.stable_video_diffusion.pipeline_stable_video_diffusion import _resize_with_antialiasing
 
+from ..objectives.edm import Edm
 from .frames import encode_frames
 from .motion import motion_bucket
 
 if TYPE_CHECKING:
+    from ..settings import Settings
     from .family import Text
 
 CAPTIONS = False
@@ -23,8 +25,12 @@ CLIP_SIDE = 224
 """Pixels, of the picture that CLIP reads."""
 FRAME_RATE = 30.0
 """Of clips that do not say; what ExVideo tells the model of all of its own."""
-LATENTS, STATES, NUMBERS = "image.latents", "image.states", "given.numbers"
-"""(B, C, h, w) unscaled, (B, 1, D) and (B, 3). What begins with "image." is left out now and then, for guidance."""
+LATENTS, STATES, NUMBERS = "image_latents", "image_states", "kept_numbers"
+"""(B, C, h, w) unscaled, (B, 1, D) and (B, 3). The image, not the numbers, is left out now and then, for guidance."""
+
+
+def objective(pipeline: Any, settings: Settings) -> Edm:
+    return Edm.of(pipeline.scheduler, kind=settings.edm, contrast=settings.contrast, scale=settings.latent_scale)
 
 
 def encode_text(pipeline: Any, captions: list[str]) -> dict[str, torch.Tensor]:
@@ -58,8 +64,8 @@ def predict(pipeline: Any, model: Any, noisy: torch.Tensor, timesteps: torch.Ten
     frames = noisy.shape[2]
     image = text[LATENTS].to(noisy.dtype)[:, :, None].expand(-1, -1, frames, -1, -1)
     output: torch.Tensor = model(
-        torch.cat([noisy, image], dim=1).transpose(1, 2),
-        timesteps,
+        sample=torch.cat([noisy, image], dim=1).transpose(1, 2),
+        timestep=timesteps,
         encoder_hidden_states=text[STATES],
         added_time_ids=text[NUMBERS],
         return_dict=False,

@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 
-KINDS = ("standard", "exvideo")
 RHO = 7.0
 """Of Karras' schedule (arXiv 2206.00364, equation 5)."""
 NUM_LEVELS = 1000
@@ -76,11 +75,12 @@ class Edm:
         return self.noisy(latents, noise, levels) / level - wanted * spread / level
 
     def weights(self, levels: torch.Tensor) -> torch.Tensor:
-        """What the mean squared error of v of each sample counts: 1, or for "exvideo" s / sqrt(s^2 + 1).
+        """What the squared error of v of each sample counts, (B, 1, 1, 1, 1): 1, or for "exvideo" s / sqrt(s^2 + 1).
 
         The script weighs the error of x by sqrt(s^2 + 1) / s; of v that is s / sqrt(s^2 + 1).
         """
-        return levels / (levels.square() + 1).sqrt() if self.kind == "exvideo" else torch.ones_like(levels)
+        even = levels / (levels.square() + 1).sqrt() if self.kind == "exvideo" else torch.ones_like(levels)
+        return even.view(-1, 1, 1, 1, 1)
 
     def clip(self, answer: torch.Tensor, noisy: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
         """The clip that an answer to what the model saw stands for."""
