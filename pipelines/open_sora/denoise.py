@@ -122,7 +122,9 @@ def sample_diffusion(
 
     Arguments as in `sample_flow`; `generator` is of the noise that ancestral samplers add.
     """
-    learned = scheduler.config.get("variance_type") in ("learned", "learned_range")
+    # A config that was another scheduler's can still say so of one that learns none.
+    knows = "variance_type" in signature(type(scheduler).__init__).parameters
+    learned = knows and scheduler.config.variance_type in ("learned", "learned_range")
     extra = {"generator": generator} if "generator" in signature(scheduler.step).parameters else {}
     channels = latents.shape[1]
     for step, timestep in enumerate(scheduler.timesteps):

@@ -8,7 +8,7 @@ ASPECT_RATIOS = (
     *("3:8", "9:21", "12:25", "1:2", "9:17", "27:50", "9:16", "5:8", "2:3"),
     *("3:4", "1:1", "4:3", "3:2", "16:9", "17:9", "2:1", "50:27"),
 )
-"""Height to width: "9:16" is a landscape picture. The columns of `RESOLUTIONS`."""
+"""Height to width: "9:16" is a landscape picture. The columns of `RESOLUTIONS`. The sizes of "50:27" are 25:12."""
 
 RESOLUTIONS: dict[str, str] = {
     "144p": "117x312 125x291 133x277 135x270 139x262 141x260 144x256 151x241 156x234 "
