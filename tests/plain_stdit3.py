@@ -22,7 +22,8 @@ Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 def softmax_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """(N, heads, S, D) each; the softmax in float32."""
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
-    return scores.float().softmax(-1).to(value.dtype) @ value
+    weights: Tensor = scores.float().softmax(-1).to(value.dtype)
+    return weights @ value
 
 
 class PlainSTDiT3:
@@ -32,6 +33,7 @@ class PlainSTDiT3:
         self, weights: Mapping[str, Tensor], config: Mapping[str, Any], attend: Attend = softmax_attention
     ) -> None:
         self.weights, self.config, self.attend = weights, config, attend
+        self.tables: dict[tuple[int, int, float], Tensor] = {}
 
     def __call__(
         self,
@@ -86,10 +88,16 @@ class PlainSTDiT3:
         return states[mask != 0], mask.sum(1).tolist()
 
     def positions(self, rows: int, columns: int, height: Tensor, width: Tensor) -> Tensor:
-        channels, scale = self.config["hidden_size"], math.sqrt(height[0] * width[0]) / self.config["input_sq_size"]
-        base = round(math.sqrt(rows * columns))
-        freqs = 1 / 10000 ** (torch.arange(0, channels // 2, 2, device=height.device) / (channels // 2))
-        table = torch.empty(rows, columns, channels, device=height.device)
+        scale = math.sqrt(height[0] * width[0]) / self.config["input_sq_size"]
+        key = (rows, columns, scale)  # the reference keeps its tables too
+        if key not in self.tables:
+            self.tables[key] = self.table(*key).to(height.device)
+        return self.tables[key]
+
+    def table(self, rows: int, columns: int, scale: float) -> Tensor:
+        channels, base = self.config["hidden_size"], round(math.sqrt(rows * columns))
+        freqs = 1 / 10000 ** (torch.arange(0, channels // 2, 2) / (channels // 2))
+        table = torch.empty(rows, columns, channels)
         for row in range(rows):
             for column in range(columns):
                 across, down = (freqs * (at / scale * (base / n)) for at, n in ((column, columns), (row, rows)))
@@ -139,8 +147,8 @@ class PlainSTDiT3:
             )
         if is_temporal:
             query, key = (self.rotate(states) for states in (query, key))
-        attended = self.attend(query, key, value).transpose(1, 2).flatten(2)
-        attended = self.linear(f"{name}.attn.proj", attended).unflatten(0, (batch, -1))
+        joined = self.attend(query, key, value).transpose(1, 2).flatten(2)
+        attended: Tensor = self.linear(f"{name}.attn.proj", joined).unflatten(0, (batch, -1))
         return (attended.transpose(1, 2) if is_temporal else attended).flatten(1, 2)
 
     def rotate(self, states: Tensor) -> Tensor:

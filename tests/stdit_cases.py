@@ -5,6 +5,7 @@ A case's folder is a published one: the reference's arguments as config.json and
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def publish(case: str, folder: Path) -> Path:
     return folder
 
 
-def run(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+def run(model: Any, inputs: Mapping[str, Any]) -> torch.Tensor:
     with torch.no_grad():
         sample: torch.Tensor = model(**inputs, return_dict=False)[0]
     return sample

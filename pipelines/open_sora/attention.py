@@ -59,7 +59,7 @@ class SelfAttention(nn.Module, AttentionModuleMixin):
         self.q_norm = RMSNorm(width // heads, eps=_EPS) if qk_norm else nn.Identity()
         self.k_norm = RMSNorm(width // heads, eps=_EPS) if qk_norm else nn.Identity()
         self.proj = nn.Linear(width, width)
-        self.set_processor(OpenSoraAttnProcessor())
+        self.processor = OpenSoraAttnProcessor()
 
     def project(self, hidden_states: Tensor, _: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """(N, S, C) -> queries, keys and values, each (N, S, heads, D)."""
@@ -88,7 +88,7 @@ class CrossAttention(nn.Module, AttentionModuleMixin):
         self.kv_linear = nn.Linear(width, 2 * width)
         self.q_norm, self.k_norm = nn.Identity(), nn.Identity()
         self.proj = nn.Linear(width, width)
-        self.set_processor(OpenSoraAttnProcessor())
+        self.processor = OpenSoraAttnProcessor()
 
     def project(self, hidden_states: Tensor, encoder_hidden_states: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """(B, S, C) -> queries (B, S, heads, D); (B, L, C) -> keys and values, each (B, L, heads, D)."""

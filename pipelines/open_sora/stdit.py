@@ -59,7 +59,7 @@ class STDiTBlock(nn.Module):
         """
         rows = self.scale_shift_table + modulation
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = rows.chunk(6, dim=2)
-        states = hidden_states.unflatten(1, (frames, -1))
+        states: Tensor = hidden_states.unflatten(1, (frames, -1))
         modulated = modulate(self.norm1(states), shift, scale)
         states = states + gate * self.attn(modulated.flatten(0, 1)).unflatten(0, states.shape[:2])
         states = states + (self.scale_shift_table[2] + time_gate) * self._attend_in_time(states, positions)
@@ -79,8 +79,8 @@ class STDiTBlock(nn.Module):
         if positions is not None:
             states = (states + positions).to(states.dtype)
         columns = states.transpose(1, 2)
-        attended: Tensor = self.attn_temp(columns.flatten(0, 1))
-        return attended.unflatten(0, columns.shape[:2]).transpose(1, 2)
+        attended: Tensor = self.attn_temp(columns.flatten(0, 1)).unflatten(0, columns.shape[:2])
+        return attended.transpose(1, 2)
 
 
 class STDiTTransformer3DModel(KeepsFloat32, OpenSoraTransformer):

@@ -57,7 +57,7 @@ class STDiT3Block(nn.Module):
         """
         rows = self.scale_shift_table + modulation
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = rows.chunk(6, dim=2)
-        states = hidden_states.unflatten(1, (frames, -1))
+        states: Tensor = hidden_states.unflatten(1, (frames, -1))
         states = states + gate * self._attend(modulate(self.norm1(states), shift, scale), rotary_emb)
         # Neither normalised nor gated, unlike the two around it.
         flat = states.flatten(1, 2)
