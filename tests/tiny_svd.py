@@ -10,6 +10,8 @@ from diffusers import EulerDiscreteScheduler, StableVideoDiffusionPipeline
 from models import build
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
+from modelgrow.pipelines import ExVideoPipeline, ExVideoUNetSpatioTemporalConditionModel
+
 UNET = {
     "in_channels": 8,
     "out_channels": 4,
@@ -77,4 +79,19 @@ def save_tiny_svd(folder: Path, **unet: Any) -> Path:
     """Write the pipeline. It makes clips of sides that 2 divides."""
     pipeline: Any = StableVideoDiffusionPipeline(**components(**unet))
     pipeline.save_pretrained(folder)
+    return folder
+
+
+def exvideo(*, num_position_frames: int = 12) -> Any:
+    """An ExVideoPipeline as `grow extend-frames` begins it."""
+    parts = components()
+    unet: Any = ExVideoUNetSpatioTemporalConditionModel(**{**UNET, "num_position_frames": num_position_frames})
+    unet.load_state_dict(parts["unet"].state_dict(), strict=False)
+    pipeline: Any = ExVideoPipeline(**{**parts, "unet": unet.eval()})
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def save_tiny_exvideo(folder: Path, *, num_position_frames: int = 12) -> Path:
+    exvideo(num_position_frames=num_position_frames).save_pretrained(folder)
     return folder

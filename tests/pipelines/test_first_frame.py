@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 from tiny_images import save_tiny_hunyuan_dit, save_tiny_sd3
-from tiny_svd import UNET, components, save_tiny_svd
+from tiny_svd import save_tiny_exvideo, save_tiny_svd
 
-from modelgrow.pipelines import ExVideoPipeline, ExVideoUNetSpatioTemporalConditionModel, produce
+from modelgrow.pipelines import produce
 from modelgrow.pipelines.export import check_target
 from modelgrow.pipelines.first_frame import make_first_frame
 from modelgrow.pipelines.generate import GenerateOptions
@@ -44,12 +44,7 @@ def svd(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def exvideo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    parts = components()
-    unet: Any = ExVideoUNetSpatioTemporalConditionModel(**{**UNET, "num_position_frames": 12})
-    unet.load_state_dict(parts["unet"].state_dict(), strict=False)
-    folder = tmp_path_factory.mktemp("exvideo")
-    ExVideoPipeline(**{**parts, "unet": unet}).save_pretrained(folder)
-    return folder
+    return save_tiny_exvideo(tmp_path_factory.mktemp("exvideo"))
 
 
 @pytest.fixture

@@ -1,0 +1,113 @@
+"""Pictures and clips reach diffusers' own image-to-video and video-to-video pipelines, and change what they make."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from diffusers import WanVideoToVideoPipeline
+from models import build
+from PIL import Image
+from tiny_families import COG_VAE, FAMILIES, LTX_VAE, TINY
+from tiny_pipelines import VAE, tokenizer
+from transformers import T5Config, T5EncoderModel
+
+from modelgrow.pipelines.export import write_mp4
+from modelgrow.pipelines.generate import GenerateOptions, generate
+from modelgrow.pipelines.load import load_pipeline
+from modelgrow.surgery import GenerateError
+
+TEXT = T5Config(vocab_size=64, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, is_encoder_decoder=False)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, str]:
+    """Two pictures and two clips of 9 frames, 48 x 64."""
+    names = {}
+    for number in (0, 1):
+        frames = np.random.default_rng(number).integers(0, 255, (9, 48, 64, 3), dtype=np.uint8)
+        Image.fromarray(frames[0]).save(tmp_path / f"{number}.png")
+        write_mp4(frames, tmp_path / f"{number}.mp4", fps=8, settings={})
+        names |= {f"image{number}": str(tmp_path / f"{number}.png"), f"video{number}": str(tmp_path / f"{number}.mp4")}
+    return names
+
+
+def pipeline_of(class_name: str, transformer: Any, vae: Any, scheduler: str) -> Any:
+    torch.manual_seed(0)
+    cls = getattr(diffusers, class_name)
+    return cls(
+        tokenizer=tokenizer(),
+        text_encoder=T5EncoderModel(TEXT).eval(),
+        vae=vae,
+        transformer=transformer,
+        scheduler=getattr(diffusers, scheduler)(),
+    )
+
+
+def cogvideox() -> Any:
+    row = TINY["cogvideox-2b"]
+    config = {**row.tiny, "max_text_seq_length": 226, "in_channels": 8, "out_channels": 4}
+    return pipeline_of(
+        "CogVideoXImageToVideoPipeline",
+        build(row.class_name, config),
+        build("AutoencoderKLCogVideoX", COG_VAE, seed=1),
+        "CogVideoXDDIMScheduler",
+    )
+
+
+def ltx() -> Any:
+    row = TINY["ltx"]
+    return pipeline_of(
+        "LTXImageToVideoPipeline",
+        build(row.class_name, row.tiny),
+        build("AutoencoderKLLTXVideo", LTX_VAE, seed=1),
+        "FlowMatchEulerDiscreteScheduler",
+    )
+
+
+@pytest.mark.parametrize(("make", "family"), [(cogvideox, "cogvideox"), (ltx, "ltx")])
+def test_image_to_video(make: Any, family: str, files: dict[str, str]) -> None:
+    pipeline = make()
+    sizes = dict(FAMILIES[family].options)
+
+    def frames(**options: Any) -> np.ndarray:
+        return generate(pipeline, GenerateOptions(num_inference_steps=2, **sizes, **options)).frames
+
+    first = frames(prompt="a red circle", image=files["image0"])
+    assert first.shape == FAMILIES[family].shape
+    assert np.array_equal(frames(prompt="a red circle", image=files["image0"]), first)
+    assert not np.array_equal(frames(prompt="a red circle", image=files["image1"]), first)
+    assert not np.array_equal(frames(prompt="a blue square", image=files["image0"]), first)
+    with pytest.raises(GenerateError, match="can't run without prompt; give one with --prompt"):
+        frames(image=files["image0"])
+    with pytest.raises(GenerateError, match="can't run without image; give one with --image"):
+        frames(prompt="a red circle")
+
+
+def test_wan_video_to_video(tiny_pipeline: Path, files: dict[str, str]) -> None:
+    parts = load_pipeline(tiny_pipeline, device="cpu").components
+    # This pipeline takes a VAE's scale from its number of levels, as that of Wan 2.1 has it.
+    vae = {**VAE, "patch_size": None, "in_channels": 3, "out_channels": 3, "scale_factor_spatial": 2}
+    names = ("tokenizer", "text_encoder", "transformer", "scheduler")
+    pipeline: Any = WanVideoToVideoPipeline(
+        **{name: parts[name] for name in names}, vae=build("AutoencoderKLWan", vae, seed=1)
+    )
+    settings: dict[str, Any] = {"prompt": "a red circle", "height": 32, "width": 48, "num_inference_steps": 4}
+
+    def made(**options: Any) -> Any:
+        return generate(pipeline, GenerateOptions(**settings, **options))
+
+    first = made(video=files["video0"], strength=0.5)
+    assert first.frames.shape == (9, 32, 48, 3)
+    assert first.settings["video"] == files["video0"]
+    assert not np.array_equal(made(video=files["video1"], strength=0.5).frames, first.frames)
+    assert not np.array_equal(made(video=files["video0"], strength=0.9).frames, first.frames)
+    assert made(video=files["video0"], num_frames=5).frames.shape == (5, 32, 48, 3)
+    with pytest.raises(GenerateError, match="can't run without video; give one with --video"):
+        made()
+    with pytest.raises(GenerateError, match="takes no image; leave --image out and give --video"):
+        made(video=files["video0"], image=files["image0"])
