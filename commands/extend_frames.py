@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -24,6 +25,10 @@ from .options import (
     Workers,
 )
 
+if TYPE_CHECKING:
+    from modelgrow.surgery.exvideo import Sinusoids
+
+EXVIDEO_BASE = "UNetSpatioTemporalConditionModel"
 EPILOG = (
     "Examples:\n\n"
     "  [bold]grow extend-frames --to 128 Wan-AI/Wan2.1-T2V-1.3B-Diffusers -o wan-128f[/bold]\n\n"
@@ -83,8 +88,10 @@ def extend_frames(
     from modelgrow.surgery.clip_default import prepare_extend
     from modelgrow.surgery.extend_frames import ExtendOptions
 
-    options = ExtendOptions(to=to, method=method, trainable=trainable, base_frames=base_frames)
     source = open_source(ckpt, config=config, variant=variant, revision=revision)
+    options = ExtendOptions(to=to, method=method, trainable=trainable, base_frames=base_frames)
+    if any(part.class_name == EXVIDEO_BASE for part in source.components):
+        options = replace(options, sinusoids=_exact_sinusoids())
     job = prepare_extend(source, options, components=component or (), known=anatomies(tuple(anatomy or ())))
     target = output or default_output(job)
     if dry_run:
@@ -95,3 +102,10 @@ def extend_frames(
         print(json.dumps({"output": str(target), **outline(job)}, indent=2))
     else:
         show_done(job, target, ckpt)
+
+
+def _exact_sinusoids() -> Sinusoids:
+    """torch's own, which the base computes while it runs: any other's differ in the last bit."""
+    from modelgrow.pipelines.exvideo.sinusoids import sinusoids
+
+    return sinusoids

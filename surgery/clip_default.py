@@ -72,7 +72,8 @@ def restored(source: Source, steps: Sequence[Step]) -> dict[str, str]:
 def _texts(source: Source, settings: Mapping[str, Any]) -> dict[str, str]:
     if source.pipeline is None:
         return {}
-    return {GENERATION_NAME: strict_json.dump({name: value for name, value in settings.items() if value is not None})}
+    kept = {name: value for name, value in settings.items() if value is not None}
+    return {GENERATION_NAME: strict_json.dump(kept) if kept else ""}
 
 
 def _settings(source: Source) -> dict[str, Any]:

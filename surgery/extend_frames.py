@@ -13,6 +13,7 @@ from .errors import PlanError
 from .extension import Length, class_edits, config_edits, length_of
 from .extension_notes import notes
 from .extension_tensors import new_tensors, tables
+from .exvideo import Sinusoids, plan_exvideo, sinusoids
 from .plan import Copy, Plan, PlannedTensor, Values
 from .undo import TABLE_ROWS
 
@@ -39,6 +40,8 @@ class ExtendOptions:
     """Positions become parameters."""
     base_frames: int | None = None
     """Frames of the clips that the base was trained on, where the anatomy's number is not true of it."""
+    sinusoids: Sinusoids = sinusoids
+    """ExVideo only: makes the table's first values. Where it is torch's, short clips stay the same to the bit."""
 
 
 def plan_extend_frames(checkpoint: Checkpoint, anatomy: Anatomy, options: ExtendOptions) -> Plan:
@@ -76,13 +79,11 @@ def plan_extend_frames(checkpoint: Checkpoint, anatomy: Anatomy, options: Extend
 
 
 def _exvideo(checkpoint: Checkpoint, anatomy: Anatomy, options: ExtendOptions) -> Plan:
-    from .exvideo import plan_exvideo
-
     if options.method is not None:
         raise PlanError(
             f"{anatomy.class_name}: is extended by ExVideo, which trains a table of positions and has no --method"
         )
-    plan = plan_exvideo(checkpoint, anatomy, options.to)
+    plan = plan_exvideo(checkpoint, anatomy, options.to, table_of=options.sinusoids, base_frames=options.base_frames)
     return replace(plan, options={"to": options.to, "num_frames": options.to, **plan.options})
 
 

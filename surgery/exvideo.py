@@ -74,7 +74,14 @@ def temporal_blocks(checkpoint: Checkpoint) -> tuple[TemporalBlock, ...]:
     return found
 
 
-def plan_exvideo(checkpoint: Checkpoint, anatomy: Anatomy, num_frames: int, *, table_of: Sinusoids = sinusoids) -> Plan:
+def plan_exvideo(
+    checkpoint: Checkpoint,
+    anatomy: Anatomy,
+    num_frames: int,
+    *,
+    table_of: Sinusoids = sinusoids,
+    base_frames: int | None = None,
+) -> Plan:
     """Plan the extension to clips of up to `num_frames` frames.
 
     Args:
@@ -82,6 +89,7 @@ def plan_exvideo(checkpoint: Checkpoint, anatomy: Anatomy, num_frames: int, *, t
         anatomy: Its architecture.
         num_frames: Rows of the position tables.
         table_of: Makes sinusoids. `modelgrow.pipelines.exvideo.sinusoids` has torch's.
+        base_frames: Of the clips that the base was trained on; what its config says if None.
 
     Raises:
         PlanError: There are too few frames to extend to.
@@ -92,7 +100,7 @@ def plan_exvideo(checkpoint: Checkpoint, anatomy: Anatomy, num_frames: int, *, t
     check_base_class(anatomy)
     if num_frames < 2:
         raise PlanError(f"{num_frames} frames: ExVideo's convolution over time needs clips of two at least")
-    base_frames = int(anatomy.value(checkpoint.config, "num_frames"))
+    base_frames = base_frames or int(anatomy.value(checkpoint.config, "num_frames"))
     blocks = temporal_blocks(checkpoint)
     positions = ping_pong(num_frames, base_frames)
     return extension(

@@ -50,7 +50,7 @@ class Job:
     added: tuple[tuple[Path, Path], ...] = ()
     """Files from outside of the source that come along, and their places in the output."""
     texts: Mapping[str, str] = field(default_factory=dict)
-    """Files at the top of the output that are written anew: name -> text."""
+    """Files at the top of the output that are written anew: name -> text; one without text is not there."""
 
     @cached_property
     def index_edits(self) -> Mapping[str, Any]:
@@ -150,7 +150,8 @@ def execute(
         if job.source.pipeline is not None and job.index_edits:
             write_text(work / PIPELINE_NAME, strict_json.dump(edit_index(job.source.pipeline, job.index_edits)))
         for name, text in job.texts.items():
-            write_text(work / name, text)
+            if text:
+                write_text(work / name, text)
         if checksum:
             write_checksums(work, writer.digests)
     return output

@@ -268,8 +268,9 @@ def test_a_block_compiles_whole(tiny: Any) -> None:
     states = torch.randn(6, block.in_channels, 2, 4, generator=generator)
     context, indicator = torch.randn(6, 1, 16, generator=generator), torch.zeros(2, 3)
     with torch.no_grad():
-        compiled = torch.compile(block, backend="eager", fullgraph=True)(states, context, indicator).sample
-        assert torch.equal(compiled, block(states, context, indicator).sample)
+        compiled: Any = torch.compile(block, backend="eager", fullgraph=True)
+        found = compiled(states, context, indicator).sample
+        assert torch.equal(found, block(states, context, indicator).sample)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,14 @@ import numpy as np
 import pytest
 from exvideo_cases import GOLDENS, base_of, extend
 from growths import pack, snapshot, unpack
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from modelgrow.surgery import (
+    CheckpointError,
     ExpandOptions,
     Plan,
     PlanError,
+    Record,
     anatomies,
     execute,
     inspect,
@@ -28,11 +31,14 @@ from modelgrow.surgery import (
 )
 from modelgrow.surgery.compare import broken_promises
 from modelgrow.surgery.exvideo import CLASS, plan_exvideo, sinusoids
+from modelgrow.surgery.header import read_header
+from modelgrow.surgery.packed import read_packed
 from modelgrow.surgery.pingpong import ping_pong
 from modelgrow.surgery.plan import Copy, Ones, PlannedTensor, Values
 from modelgrow.surgery.segments import segments_of
 from modelgrow.surgery.shrink import prepare_shrink
 
+Grow = Callable[..., tuple[int, str, str]]
 BASE = base_of("case_b")
 SVD = anatomies()["UNetSpatioTemporalConditionModel"]
 BLOCKS = (
@@ -245,3 +251,70 @@ def test_the_plan_prints() -> None:
     assert made["pipeline_edits"] == {"_class_name": "ExVideoPipeline"}
     assert all(isinstance(tensor.content, Copy) for tensor in plan(40).tensors if not tensor.is_new)
     json.dumps(made)
+
+
+class TestCommand:
+    def test_extended_proven_and_taken_back(self, grow: Grow, pipeline: Path, tmp_path: Path) -> None:
+        code, out, _ = grow("extend-frames", str(pipeline), "--to", "40", "-o", "grown")
+        assert code == 0
+        assert "clips of up to 25 frames" in out
+        assert json.loads((tmp_path / "grown" / "model_index.json").read_text())["_class_name"] == "ExVideoPipeline"
+        code, out, _ = grow("verify", "grown", "--base", str(pipeline))
+        assert code == 0
+        assert "equal to the last bit" in out
+        code, out, _ = grow("inspect", "grown")
+        assert "at most 40 frames" in out
+        code, _, _ = grow("shrink", "grown", "-o", "again")
+        assert code == 0
+        assert snapshot(tmp_path / "again") == snapshot(pipeline)
+
+    def test_the_base_s_length_can_be_said(self, grow: Grow, tmp_path: Path) -> None:
+        code, out, _ = grow("extend-frames", str(BASE), "--to", "40", "--base-frames", "14", "--dry-run")
+        assert code == 0
+        assert "clips of up to 14 frames" in out
+        assert "ones" in out
+        assert not list(tmp_path.glob("*grown*"))
+
+    def test_there_is_no_method_to_choose(self, grow: Grow) -> None:
+        code, _, err = grow("extend-frames", str(BASE), "--to", "40", "--method", "riflex")
+        assert code == 1
+        assert "extended by ExVideo" in err
+
+
+class TestUntrustedIndex:
+    """diffusers imports what model_index.json names, so a growth from a stranger may name models only."""
+
+    @pytest.mark.parametrize(
+        "entry",
+        [
+            {"unet": ["os", "system"]},
+            {"unet": ["modelgrow.pipelines", "X.y"]},
+            {"unet": "modelgrow.pipelines"},
+            {"_class_name": "../x"},
+            {"_class_name": ["diffusers", "X"]},
+            {"_diffusers_version": "0"},
+            {"../vae": ["diffusers", "X"]},
+        ],
+    )
+    def test_refused(self, entry: dict[str, Any], pipeline: Path, tmp_path: Path) -> None:
+        extend(pipeline, tmp_path / "grown", 40)
+        pack(tmp_path / "grown", tmp_path / "growth.safetensors")
+        header = read_header(tmp_path / "growth.safetensors")
+        data = json.loads(header.metadata["modelgrow"])
+        assert data["pipeline"] == {"unet": ["modelgrow.pipelines", CLASS], "_class_name": "ExVideoPipeline"}
+        data["pipeline"] = entry
+        save_file(
+            load_file(tmp_path / "growth.safetensors"),
+            tmp_path / "bad.safetensors",
+            {**header.metadata, "modelgrow": json.dumps(data)},
+        )
+        with pytest.raises(CheckpointError, match=r"a growth may not write .* into model_index\.json"):
+            read_packed(tmp_path / "bad.safetensors")
+
+
+def test_blocks_of_a_record(tmp_path: Path) -> None:
+    """What `--train grown-blocks` trains: the parts of the temporal blocks that ExVideo trains, not all around them."""
+    record = open_checkpoint(extend(BASE, tmp_path / "grown", 40)).record
+    assert record is not None
+    assert set(record.blocks) == set(plan(40).blocks)
+    assert Record.parse(record.to_json(), where="x") == record
