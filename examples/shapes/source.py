@@ -120,7 +120,7 @@ def _draw(spec: str, objects: range, count: int, say: Say, *, num_frames: int, h
         scenes[clip.key] = scene
     identity = [[num_frames, height, width], *([clip.key, repr(scenes[clip.key])] for clip in clips)]
     if say is not _captions:
-        identity.append([clip.caption + clip.long_caption for clip in clips])
+        identity.append([f"{clip.caption}{clip.long_caption}" for clip in clips])
     return ShapesSource(
         name=spec,
         clips=tuple(clips),

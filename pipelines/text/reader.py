@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 import torch
@@ -121,8 +122,7 @@ class PromptReader:
 
 def text_model(llm: Any) -> Any:
     """The part of a model that reads text: an encoder, or the decoder without its head and its eyes."""
-    body = llm.get_encoder() if getattr(llm.config, "is_encoder_decoder", False) else llm.get_decoder()
-    return body
+    return llm.get_encoder() if getattr(llm.config, "is_encoder_decoder", False) else llm.get_decoder()
 
 
 def check_layer(layer: str, body: Any) -> str:
@@ -142,6 +142,5 @@ def choose_layer(hidden_states: Sequence[torch.Tensor], layer: str) -> torch.Ten
     if layer != "mean":
         return hidden_states[int(layer)]
     layers = hidden_states[1:]
-    normal = sum(torch.nn.functional.layer_norm(states.float(), states.shape[-1:]) for states in layers)
-    mean: torch.Tensor = (normal / len(layers)).to(layers[0].dtype)
-    return mean
+    normal = (torch.nn.functional.layer_norm(states.float(), states.shape[-1:]) for states in layers)
+    return (reduce(torch.add, normal) / len(layers)).to(layers[0].dtype)

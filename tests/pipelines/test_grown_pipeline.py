@@ -207,8 +207,13 @@ def test_a_language_model_that_is_fetched(
     place = str(save_llm(tmp_path / "llm", *llm))
     pipeline = with_slot(stock["wan"], model=place)
     pipeline.save_pretrained(tmp_path / "slot")
-    fetched = []
-    monkeypatch.setattr(reading, "load_llm", lambda name, **how: fetched.append((name, how)) or llm)
+    fetched: list[tuple[str, dict[str, Any]]] = []
+
+    def fetch(name: str, **how: Any) -> Any:
+        fetched.append((name, how))
+        return llm
+
+    monkeypatch.setattr(reading, "load_llm", fetch)
     again = load_aligned(tmp_path / "slot")
     assert not fetched
     expected = latents(with_slot(stock["wan"], *llm), "wan")
@@ -276,6 +281,7 @@ def test_every_pipeline_of_diffusers_has_a_grown_class(name: str) -> None:
 
 
 def test_what_is_no_stock_pipeline() -> None:
-    for cls in (torch.nn.Linear, grown_pipeline(diffusers.WanPipeline)):
+    others: list[Any] = [torch.nn.Linear, grown_pipeline(diffusers.WanPipeline)]
+    for cls in others:
         with pytest.raises(GenerateError, match="is no stock pipeline of diffusers"):
             grown_pipeline(cls)

@@ -164,12 +164,13 @@ def test_other_models_read(tmp_path: Path) -> None:
 
 def test_what_can_not_be_read_with(llama: Any, tmp_path: Path) -> None:
     tokenizer = byte_tokenizer()
-    for options, message in (
+    wrong: list[tuple[dict[str, Any], str]] = [
         ({"layer": "-5"}, "layer '-5' is none of the language model's; choose last, mean, or -1 to -4"),
         ({"layer": "first"}, "choose last, mean"),
         ({"template": "t"}, "unknown template 't'; choose from plain, modelgrow, hunyuan-video, chat"),
         ({"template": "chat"}, "has no chat template"),
-    ):
+    ]
+    for options, message in wrong:
         with pytest.raises(GenerateError, match=message):
             PromptReader(llama, tokenizer, **options)
     tokenizer.chat_template = "hello"
