@@ -84,10 +84,11 @@ def check_prompts(prompt: Any, prompt_embeds: Any, prompt_attention_mask: Any) -
         if prompt_attention_mask is None or prompt_attention_mask.shape != prompt_embeds.shape[:2]:
             raise GenerateError("prompt_embeds (B, L, D) need a prompt_attention_mask (B, L)")
         return len(prompt_embeds)
-    prompts = as_list(prompt)
-    if not prompts or not all(isinstance(text, str) for text in prompts):
+    if isinstance(prompt, str):
+        return 1
+    if not isinstance(prompt, list | tuple) or not prompt or not all(isinstance(text, str) for text in prompt):
         raise GenerateError(f"prompt is {prompt!r:.80}; expected a text, or a list of texts")
-    return len(prompts)
+    return len(prompt)
 
 
 def check_loops(loop: int, condition_frame_length: int, num_latents: int) -> None:
@@ -101,11 +102,6 @@ def check_loops(loop: int, condition_frame_length: int, num_latents: int) -> Non
                 f"condition_frame_length is {condition_frame_length} latent frames, a clip has {num_latents}; "
                 "each loop must make something new"
             )
-
-
-def as_list(prompt: str | Sequence[str]) -> list[str]:
-    """One prompt as a list of one."""
-    return [prompt] if isinstance(prompt, str) else list(prompt)
 
 
 def one_each(given: str | Sequence[str | None] | None, count: int, name: str) -> list[str]:
