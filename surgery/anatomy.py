@@ -54,6 +54,8 @@ class Partner:
 
     name: str
     zero: tuple[str, ...]
+    slot: bool = False
+    """Whether its blocks get slots where the main one's do."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .drawn import SIZES
 from .errors import CheckpointError, PlanError
 from .grown import grown_name
+from .growths import find_partner
 from .index import CLASS_NAME
 from .language_model import COMPONENT, TOKENIZER
 from .plan import Copy, Plan, PlannedTensor
@@ -136,6 +137,7 @@ def _places(checkpoint: Checkpoint, anatomy: Anatomy, stack: Stack, options: Att
     if where is not None and where.path is not None:
         only = group_by_prefix(checkpoint.tensors, where.path)
         found = tuple(place for place in found if place.prefix in only)
+    found += tuple(find_partner(checkpoint, partner.name) for partner in stack.partners if partner.slot)
     if where is None or not found:
         raise PlanError(f"{checkpoint.path}: stack {stack.name!r} has no blocks, so there is no place for a slot")
     places = []
@@ -179,7 +181,7 @@ def _size(checkpoint: Checkpoint, places: tuple[_Place, ...], options: AttachOpt
 
 def _heads(checkpoint: Checkpoint, width: int) -> int:
     """The base's own number, where it fits; else as few as have at most 128 values each."""
-    heads = checkpoint.config.get("num_attention_heads")
+    heads = checkpoint.config.get("num_attention_heads", checkpoint.config.get("num_heads"))
     if type(heads) is int and heads > 0 and width % heads == 0 and width // heads <= _MAX_HEAD_DIM:
         return heads
     return next(n for n in range(-(-width // _MAX_HEAD_DIM), width + 1) if width % n == 0)

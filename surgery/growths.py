@@ -61,13 +61,13 @@ def plan_growths(
     edits = _counts(checkpoint, anatomy, stack, options)
     edits |= renumbered(anatomy, stack, checkpoint.config, main.order)
     for partner in stack.partners:
-        found = _find(checkpoint, partner.name, partner.zero)
+        found = find_partner(checkpoint, partner.name, partner.zero)
         if found.depth != main.found.depth:
             raise CheckpointError(
                 f"{checkpoint.path}: {partner.name} has {found.depth} blocks and {main.prefix} {main.found.depth}; "
                 "this architecture has as many of both"
             )
-        growths.append(Growth(found=found, order=main.order, zero=partner.zero if silent else ()))
+        growths.append(Growth(found=found, order=main.order, zero=(*partner.zero, OUT) if silent else ()))
     for stride in stack.strides:
         growths += _at_stride(checkpoint, anatomy, stride, main.order, edits)
     return growths, edits
@@ -106,7 +106,7 @@ def _at_stride(
     edits[stride.key] = after
     if stride.stack is None:
         return []
-    found = _find(checkpoint, stride.stack, stride.zero)
+    found = find_partner(checkpoint, stride.stack, stride.zero)
     kept = {place // after: number for number, place in enumerate(order.index_map[::before])}
     if found.depth != len(kept):
         raise CheckpointError(
@@ -120,7 +120,8 @@ def _at_stride(
     return [Growth(found=found, order=Order(sources=tuple(sources), is_new=new), zero=stride.zero)]
 
 
-def _find(checkpoint: Checkpoint, prefix: str, zero: tuple[str, ...]) -> FoundStack:
+def find_partner(checkpoint: Checkpoint, prefix: str, zero: tuple[str, ...] = ()) -> FoundStack:
+    """A stack that no config key counts, each of its blocks with the modules in `zero`. Raises `CheckpointError`."""
     blocks = group_by_prefix(checkpoint.tensors, prefix).get(prefix, {})
     if not blocks or sorted(blocks) != list(range(len(blocks))):
         raise CheckpointError(f"{checkpoint.path}: no tensors, or not all, of {prefix}.0, {prefix}.1, ... are there")

@@ -32,8 +32,13 @@ def with_slot(stock: type[nn.Module], output: int) -> type[nn.Module]:
         hidden_states = outputs[output] + self.llm_attn(outputs[output])
         return (*outputs[:output], hidden_states, *outputs[output + 1 :])
 
+    def after_text(self: Any, hidden_states: torch.Tensor) -> torch.Tensor:
+        return hidden_states if self.llm_attn.context.states is None else hidden_states + self.llm_attn(hidden_states)
+
+    # A block of ours says where the paper has it: right behind the cross-attention to the prompt.
+    method = {"after_text": after_text} if hasattr(stock, "after_text") else {"forward": forward}
     names = {"__module__": stock.__module__, "__qualname__": stock.__qualname__, "__doc__": stock.__doc__}
-    slotted = type(stock.__name__, (stock,), {**names, "forward": forward})
+    slotted = type(stock.__name__, (stock,), {**names, **method})
     _register(stock, slotted)
     return slotted
 
