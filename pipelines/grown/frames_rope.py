@@ -22,6 +22,8 @@ HOLDER = "frame_rope"
 
 Tables = tuple[Tensor, Tensor]
 """Cosines and sines."""
+_WIDEST = torch.float32 if torch.backends.mps.is_available() else torch.float64
+"""What Wan's class computes its tables in. Asked once: Dynamo can't trace the question."""
 
 
 class FrameRope(nn.Module):
@@ -70,9 +72,9 @@ class FrameRope(nn.Module):
         angles = self.angles(positions, freqs, device)
         return angles.cos().float().to(device), angles.sin().float().to(device)
 
-    def pairs(self, frames: int, device: torch.device, dtype: torch.dtype) -> Tables:
-        """(F, d) cosines and sines of RoPE's own kind, each twice in a row."""
-        freqs = self.stretch(rope.frequencies(self.dim, self.theta, dtype), frames)
+    def pairs(self, frames: int, device: torch.device, dtype: torch.dtype, stock: Tensor | None = None) -> Tables:
+        """(F, d) cosines and sines, each twice in a row, of RoPE's own frequencies or those given."""
+        freqs = self.stretch(rope.frequencies(self.dim, self.theta, dtype) if stock is None else stock, frames)
         cos, sin = self.tables(torch.arange(frames, dtype=dtype), freqs, device)
         return cos.repeat_interleave(2, dim=1), sin.repeat_interleave(2, dim=1)
 
@@ -119,8 +121,7 @@ def _wan(self: Any, stock: Callable[..., Any], hidden_states: Tensor) -> Tables:
     frames = hidden_states.shape[2] // self.patch_size[0]
     if not self.frame_rope.is_longer(frames):
         return tables
-    dtype = torch.float32 if torch.backends.mps.is_available() else torch.float64
-    cos, sin = self.frame_rope.pairs(frames, hidden_states.device, dtype)
+    cos, sin = self.frame_rope.pairs(frames, hidden_states.device, _WIDEST)
     return (
         replace_columns(tables[0][0, :, 0], cos)[None, :, None],
         replace_columns(tables[1][0, :, 0], sin)[None, :, None],
@@ -157,10 +158,11 @@ def _cosmos(self: Any, stock: Callable[..., Any], hidden_states: Tensor, fps: in
 
 
 def _open_sora(self: Any, stock: Callable[..., Any], frames: int) -> Tables:
-    """STDiT3: (F, d), computed in float32."""
+    """STDiT3: (F, d), computed in float32 from frequencies that are stored."""
     if not self.frame_rope.is_longer(frames):
         return stock(self, frames)  # type: ignore[no-any-return]
-    tables: Tables = self.frame_rope.pairs(frames, self.freqs.device, torch.float32)
+    stored = self.freqs.detach().float()
+    tables: Tables = self.frame_rope.pairs(frames, stored.device, torch.float32, stored.cpu())
     return tables
 
 

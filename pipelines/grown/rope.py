@@ -61,19 +61,21 @@ def riflex(freqs: Tensor, trained: int, wanted: int) -> Tensor:
     That is the one whose period is nearest to N; it becomes 0.9 * 2 pi / L, if L is longer than its period. All
     others stay.
     """
-    number, period = intrinsic(freqs, trained)
-    if wanted <= period:
-        return freqs.clone()
-    changed = freqs.clone()
-    changed[number - 1] = RIFLEX_MARGIN * 2 * math.pi / wanted
-    return changed
+    periods = _periods(freqs)
+    number = (periods - trained).abs().argmin()
+    chosen = (torch.arange(len(freqs)) == number) & (periods < wanted)
+    return torch.where(chosen, torch.full_like(freqs, RIFLEX_MARGIN * 2 * math.pi / wanted), freqs)
 
 
 def intrinsic(freqs: Tensor, trained: int) -> tuple[int, int]:
     """RIFLEx's k, counted from 1, and its period N_k in whole positions: the one nearest to `trained`."""
-    periods = [round(2 * math.pi / frequency) for frequency in freqs.double().tolist()]
-    number = min(range(len(periods)), key=lambda j: abs(periods[j] - trained))
-    return number + 1, periods[number]
+    periods = _periods(freqs)
+    number = int((periods - trained).abs().argmin())
+    return number + 1, int(periods[number])
+
+
+def _periods(freqs: Tensor) -> Tensor:
+    return (2 * math.pi / freqs.double()).round()
 
 
 Method = Callable[[Tensor, int, int], Tensor]
