@@ -14,7 +14,7 @@ import torch
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from open_sora_flow_case import GOLDENS, denoiser, load_model, tensors
 from safetensors.torch import load_file
-from tiny_open_sora import STDIT, open_sora
+from tiny_open_sora import open_sora
 
 from modelgrow.pipelines.open_sora.assemble import diffusion_scheduler
 from modelgrow.pipelines.open_sora.denoise import Denoiser, sample_diffusion, sample_flow
@@ -169,7 +169,7 @@ def test_the_null_caption_is_as_long_as_its_prompt() -> None:
     states, mask, null, null_mask = pipeline.encode_prompt(["a red circle", "circle"])
     assert mask.sum(1).tolist() == null_mask.sum(1).tolist() == [4, 2]
     assert torch.equal(null[1], pipeline.transformer.y_embedder.y_embedding)
-    text = TextStates(states=torch.zeros(1, STDIT["model_max_length"] + 1, 16), mask=mask)
+    text = TextStates(states=torch.zeros(1, 13, 16), mask=mask)
     with pytest.raises(GenerateError, match="null caption has 12 tokens"):
         null_caption(pipeline.transformer, text)
     assert not torch.equal(states[0], states[1])
