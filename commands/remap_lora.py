@@ -17,6 +17,8 @@ EPILOG = (
     "After --mode suffix block numbers are as before and nothing moves. In a diffusers script, without a file:\n\n"
     "  from modelgrow.pipelines import load_lora\n\n"
     '  load_lora(pipeline, "lora.safetensors")\n\n'
+    "A LoRA in DiffSynth's names, such as ExVideo's for CogVideoX, gets diffusers' names, for a model that has not "
+    "grown too.\n\n"
     "That also reads LoRAs in a model's original layout or kohya's, of which diffusers converts some only while no "
     "block is left out; this command moves their keys and leaves them as they are written."
 )
@@ -38,11 +40,12 @@ def remap_lora(
 ) -> None:
     """Move the block numbers in a LoRA's keys, so that a LoRA of the base still applies to the grown model."""
     from modelgrow.surgery import anatomies, open_source
-    from modelgrow.surgery.lora import grown_models, prepare_remap, write_remapped
+    from modelgrow.surgery.lora import classes_of, grown_models, is_foreign, prepare_remap, write_remapped
 
     source = open_source(model, revision=revision)
-    models = grown_models(source, component or (), anatomies(tuple(anatomy or ())))
-    remapping = prepare_remap(lora, models)
+    known = anatomies(tuple(anatomy or ()))
+    models = grown_models(source, component or (), known, may_be_none=is_foreign(lora))
+    remapping = prepare_remap(lora, models, classes=classes_of(source))
     target = output or Path(f"{lora.stem}-grown.safetensors")
     if not dry_run:
         write_remapped(remapping, target, overwrite=overwrite)

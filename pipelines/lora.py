@@ -12,6 +12,8 @@ from typing import Any
 import torch
 
 from modelgrow.surgery import CheckpointError, anatomies
+from modelgrow.surgery.diffsynth_lora import diffusers_names, is_diffsynth_lora
+from modelgrow.surgery.grown import stock_name
 from modelgrow.surgery.lora import Grown, remap_for, remap_value
 from modelgrow.surgery.record import RECORD_NAME, Record
 
@@ -33,6 +35,9 @@ _CACHED = re.compile(r".*/models--(?P<id>[^/]+)/snapshots/(?P<revision>[^/]+)(?:
 def load_lora(pipeline: Any, lora: str | Path | dict[str, torch.Tensor], **kwargs: Any) -> None:
     """`pipeline.load_lora_weights` for a grown pipeline and a LoRA of its base: every block's weights find their block.
 
+    A LoRA in DiffSynth's names, such as ExVideo's for CogVideoX, gets diffusers' names, and loads into a pipeline that
+    has not grown too. diffusers itself passes over it in silence.
+
     What has grown is known from `load_growth`, or from the growth.json of the folder that a component was loaded from.
 
     Args:
@@ -43,29 +48,67 @@ def load_lora(pipeline: Any, lora: str | Path | dict[str, torch.Tensor], **kwarg
     Raises:
         CheckpointError: Nothing in the pipeline has grown, or the LoRA was trained on another model.
     """
-    models = grown_components(pipeline)
+    models = _grown(pipeline)
+    has_grown = bool(models)
     if kwargs.get("load_into_transformer_2"):  # the keys say "transformer." even so
         models = {"transformer": models["transformer_2"]} if "transformer_2" in models else {}
     state, metadata = _read(pipeline, lora, {key: kwargs.pop(key) for key in _FETCH if key in kwargs})
+    if is_diffsynth_lora(state):
+        plain = diffusers_names(state, _classes(pipeline), where=_name(lora))
+        state = {plain[key]: tensor for key, tensor in state.items()}
+    elif not has_grown:
+        raise _not_grown(pipeline)
     names = remap_for(state, models) if models else {key: key for key in state}
     settings = remap_value(metadata, models, names.values()) if metadata and models else metadata
+    before = _num_layers(pipeline)
     _load(pipeline, {names[key]: tensor for key, tensor in state.items()}, settings, kwargs)
+    if _num_layers(pipeline) == before:
+        raise CheckpointError(
+            f"{_name(lora)}: none of its {len(names)} keys, such as {next(iter(names.values()), 'none')!r}, is of a "
+            f"layer of {type(pipeline).__name__}, so that nothing was loaded; the LoRA is of another model"
+        )
 
 
 def grown_components(pipeline: Any) -> dict[str, Grown]:
     """The components that have grown. Raises `CheckpointError` if none is known to have."""
+    found = _grown(pipeline)
+    if not found:
+        raise _not_grown(pipeline)
+    return found
+
+
+def _grown(pipeline: Any) -> dict[str, Grown]:
     known = anatomies()
     found = {}
     for name, component in pipeline.components.items():
         record = _record_of(component)
         if record is not None:
             found[name] = Grown(record=record, anatomy=known.get(record.base.class_name))
-    if not found:
-        raise CheckpointError(
-            f"{type(pipeline).__name__}: no component is known to have grown: none was grown by load_growth, or loaded "
-            f"from a folder with {RECORD_NAME}. For a pipeline that has not grown call pipeline.load_lora_weights"
-        )
     return found
+
+
+def _not_grown(pipeline: Any) -> CheckpointError:
+    return CheckpointError(
+        f"{type(pipeline).__name__}: no component is known to have grown: none was grown by load_growth, or loaded "
+        f"from a folder with {RECORD_NAME}. For a pipeline that has not grown call pipeline.load_lora_weights"
+    )
+
+
+def _modules(pipeline: Any) -> dict[str, torch.nn.Module]:
+    return {name: part for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)}
+
+
+def _classes(pipeline: Any) -> dict[str, str]:
+    return {name: stock_name(type(part).__name__) for name, part in _modules(pipeline).items()}
+
+
+def _num_layers(pipeline: Any) -> int:
+    """How many tensors of LoRAs the pipeline has."""
+    return sum(".lora_" in name for part in _modules(pipeline).values() for name, _ in part.named_parameters())
+
+
+def _name(lora: Any) -> str:
+    return "the LoRA" if isinstance(lora, dict) else str(lora)
 
 
 def _record_of(component: Any) -> Record | None:
@@ -108,9 +151,7 @@ def _read(
         state, *rest = pipeline.lora_state_dict(source, **options)
     except (OSError, ValueError, KeyError) as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise CheckpointError(
-            f"{lora if not isinstance(lora, dict) else 'the LoRA'}: can't be read: {reason}"
-        ) from error
+        raise CheckpointError(f"{_name(lora)}: can't be read: {reason}") from error
     if "return_alphas" in parameters and rest and rest[0]:
         state = {**state, **{key: torch.as_tensor(alpha) for key, alpha in rest[0].items()}}
     return state, rest[-1] if rest else None

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from .anatomy import anatomies
 from .apply import write_tensors
+from .diffsynth_lora import diffusers_names, is_diffsynth_lora
 from .errors import CheckpointError
+from .grown import stock_name
 from .header import read_header
 from .layout import output_file
 from .lora_keys import Grown, remap_for, remap_keys
@@ -50,10 +52,16 @@ class Remapping:
 
 
 def grown_models(
-    source: Source, components: Sequence[str] = (), known: Mapping[str, Anatomy] | None = None
+    source: Source,
+    components: Sequence[str] = (),
+    known: Mapping[str, Anatomy] | None = None,
+    *,
+    may_be_none: bool = False,
 ) -> dict[str, Grown]:
-    """The components of a source that have grown. Raises `SourceError` if none has."""
+    """The components of a source that have grown. Raises `SourceError` if none has and there must be one."""
     known = anatomies() if known is None else known
+    if may_be_none and not any(part.checkpoint and part.checkpoint.record for part in source.components):
+        return {}
     return {
         name: Grown(record=checkpoint.record, anatomy=known.get(checkpoint.record.base.class_name))
         for name, checkpoint in choose_grown(source, components).items()
@@ -61,14 +69,24 @@ def grown_models(
     }
 
 
-def prepare_remap(path: Path, models: Mapping[str, Grown]) -> Remapping:
+def prepare_remap(path: Path, models: Mapping[str, Grown], *, classes: Mapping[str, str] | None = None) -> Remapping:
     """Read a LoRA's header and move its keys; nothing is written.
+
+    Args:
+        path: The LoRA. One in DiffSynth's names gets diffusers' names besides.
+        models: The components that have grown.
+        classes: Classes of all components, where such a LoRA shall be understood.
 
     Raises:
         CheckpointError: It is no safetensors file, or was trained on another model.
     """
     header = read_header(path)
-    names = remap_for(header.tensors, models)
+    keys = list(header.tensors)
+    plain = {key: key for key in keys}
+    if is_diffsynth_lora(keys):
+        plain = diffusers_names(keys, classes or {}, where=str(path))
+    moved = remap_for(plain.values(), models) if models else {key: key for key in plain.values()}
+    names = {key: moved[plain[key]] for key in keys}
     if len(set(names.values())) != len(names):
         raise CheckpointError(f"{path}: two keys would become one; was it remapped before?")
     contents = [
@@ -82,6 +100,16 @@ def prepare_remap(path: Path, models: Mapping[str, Grown]) -> Remapping:
         file=output_file(path.name, contents, metadata, header.tensors),
         tensors=header.tensors,
     )
+
+
+def classes_of(source: Source) -> dict[str, str]:
+    """The stock class of every component, by name."""
+    return {part.name: stock_name(part.class_name) for part in source.components}
+
+
+def is_foreign(path: Path) -> bool:
+    """Whether a LoRA is in DiffSynth's names. Raises `CheckpointError` if it is no safetensors file."""
+    return is_diffsynth_lora(read_header(path).tensors)
 
 
 def write_remapped(
