@@ -21,7 +21,7 @@ from .families import family_of
 from .inputs import make_cache
 from .objectives import objective_of
 from .select import add_lora, freeze_all_but, names_to_train
-from .slot import with_slot
+from .slot import rest, with_slot
 from .validate import hold_out
 
 if TYPE_CHECKING:
@@ -88,8 +88,8 @@ class Run:
         )
 
 
-def set_up(settings: Settings, tell: Tell) -> Run:
-    """Load, choose, cache. `tell` hears a line about each.
+def set_up(settings: Settings, tell: Tell, wrap: Callable[[Family], Family] = lambda family: family) -> Run:
+    """Load, choose, cache. `tell` hears a line about each; `wrap` may put something in the family's place.
 
     Raises:
         GrowError: The model has not grown, the data have nothing to train on, or the two do not fit.
@@ -99,7 +99,7 @@ def set_up(settings: Settings, tell: Tell) -> Run:
     folder = locate(settings.model)
     source = open_source(str(folder))
     component = choose_component(source, settings)
-    family = family_of(component.class_name)
+    family = wrap(family_of(component.class_name))
     tell(f"loading {source.name}")
     with accelerator.main_process_first():
         pipeline = load_pipeline(folder, device=str(accelerator.device))
@@ -110,6 +110,7 @@ def set_up(settings: Settings, tell: Tell) -> Run:
     )
     model = getattr(pipeline, component.name)
     cache, data = make_cache(settings, accelerator, encoder, model, tell)
+    rest(pipeline)
     trained = choose_trained(model, component, settings)
     prepare_model(model, settings)
     cache, held_out = hold_out(cache, settings.held_out)

@@ -52,6 +52,12 @@ def with_slot(family: Family, pipeline: Any) -> Family:
     return SlotFamily(family) if isinstance(pipeline, GrownPipeline) and pipeline.slot_models else family
 
 
+def rest(pipeline: Any) -> None:
+    """All captions have been read: the language model leaves the device to the model that trains."""
+    if isinstance(pipeline, GrownPipeline) and pipeline.slot_models:
+        pipeline.reading.rest()
+
+
 def without(text: dict[str, torch.Tensor], empty: dict[str, torch.Tensor], *, llm: bool) -> dict[str, torch.Tensor]:
     """The text with what one of the two encoders read of it left out: the language model's, or all else."""
     return {name: empty[name] if name.startswith(PREFIX) is llm else value for name, value in text.items()}

@@ -80,6 +80,13 @@ class Reading:
                 raise GenerateError(f"the states were read with {name} {made!r}, and the slot with {slot[name]!r}")
         return states
 
+    def rest(self) -> None:
+        """Leave the device until there is something to read again, as with `offload` "cpu" from now on."""
+        self._offload = self._offload or "cpu"
+        llm = self._fetched[0] if self._pipeline.llm is None and self._fetched else self._pipeline.llm
+        if llm is not None and not _moves_itself(llm):
+            self._put_away(llm, llm.device)
+
     @contextmanager
     def at_work(self) -> Iterator[tuple[Any, Any]]:
         """The language model and its tokenizer, on the pipeline's device; then back, or away as `offload` says."""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_llms import byte_tokenizer, taught_llama, tiny_llama, tiny_t5, word_tokenizer
+from slots import with_slot
+from tiny_llms import byte_tokenizer, save_llm, taught_llama, tiny_llama, tiny_t5, word_tokenizer
+from tiny_pipelines import load_aligned
 
 from modelgrow.pipelines.text.enhance import ATTEMPTS, INSTRUCTION, count_words, enhance, enhance_for
 from modelgrow.surgery import GenerateError
@@ -54,3 +58,16 @@ def test_who_can_not_write() -> None:
         enhance(tiny_llama().model, byte_tokenizer(), GOOD)
     with pytest.raises(GenerateError, match="has no slot for a language model"):
         enhance_for(object(), GOOD)
+
+
+def test_grow_generate_enhance(writer: tuple[Any, Any], tiny_pipeline: Path, grow: Any, tmp_path: Path) -> None:
+    llm = save_llm(tmp_path / "llm", *writer)
+    with_slot(load_aligned(tiny_pipeline), model=str(llm)).save_pretrained(tmp_path / "slot")
+    sizes = ("--frames", "5", "--height", "32", "--width", "32", "--steps", "2", "--device", "cpu", "--json")
+    code, out, err = grow("generate", "--model", "slot", "--prompt", GOOD, "--enhance", *sizes, "-o", "a.gif")
+    assert code == 0, err
+    assert f"expanded to 43 words\n{GOOD} {DETAILED}" in err
+    assert json.loads(out)["settings"]["prompt"] == f"{GOOD} {DETAILED}"
+    code, out, err = grow("generate", "--model", str(tiny_pipeline), "--prompt", GOOD, "--enhance", *sizes)
+    assert code == 1
+    assert "'grow attach-llm' adds one" in err
