@@ -6,7 +6,7 @@ Shape letters: B samples, T frames in patches, S patches of a frame, C width, L 
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from diffusers.configuration_utils import ConfigMixin
@@ -21,7 +21,20 @@ from modelgrow.surgery import GenerateError
 
 from . import published
 from .keys import own_config
-from .layers import CaptionEmbedder, FinalLayer, PatchEmbed3D, ScalarEmbedder, frame_modulation, repeat_rows, text_mask
+from .layers import CaptionEmbedder, FinalLayer, PatchEmbed3D, ScalarEmbedder, repeat_rows, text_mask
+
+
+class Time(NamedTuple):
+    """A timestep as the model reads it. Given frames are at timestep 0."""
+
+    now: Tensor
+    """(B, C), its embedding."""
+    clean: Tensor | None
+    """(B, C), that of timestep 0; None without given frames."""
+    rows: Tensor
+    """(B, 1, 6, C), the blocks' modulation by the timestep alone."""
+    by_frame: Tensor
+    """(B, T, 6, C), by the timestep or by 0, as a frame is denoised or given; `rows` without given frames."""
 
 
 class OpenSoraTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin, AttentionMixin):
@@ -68,28 +81,40 @@ class OpenSoraTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin,
         return self.y_embedder(states.to(dtype)), text_mask(mask, len(states))
 
     def _read_time(
-        self, timestep: Tensor | float, frame_mask: Tensor | None, grid: tuple[int, int], like: Tensor, extra: Any = 0
-    ) -> tuple[Tensor, Tensor | None, Tensor]:
-        """Embeddings of the timestep and of timestep 0, each (B, C), and the blocks' modulation, (B, T or 1, 6, C).
+        self, timestep: Tensor | float, frame_mask: Tensor | None, like: Tensor, extra: Tensor | float = 0.0
+    ) -> Time:
+        """What the blocks and the final layer are told of the timestep.
 
         Args:
             timestep: (B,), from 0 to 1000; or one for all.
             frame_mask: (B, T) bool, True where a frame is denoised.
-            grid: B and T.
-            like: What has the model's device and dtype.
+            like: The video's tokens, (B, ...), in the model's device and dtype.
             extra: (B, C), added to both embeddings.
         """
-        if frame_mask is not None and tuple(frame_mask.shape) != grid:
-            raise GenerateError(
-                f"frame_mask is {list(frame_mask.shape)}; expected [{grid[0]}, {grid[1]}], samples by latent frames"
-            )
         values = torch.as_tensor(timestep, device=like.device, dtype=torch.float32).reshape(-1)
-        values = repeat_rows(values, grid[0], "timestep")
+        values = repeat_rows(values, len(like), "timestep")
         now = self.t_embedder(values, like.dtype) + extra
+        rows = self._six(now)
         if frame_mask is None:
-            return now, None, frame_modulation(self.t_block(now), None, None)
+            return Time(now=now, clean=None, rows=rows, by_frame=rows)
         clean = self.t_embedder(torch.zeros_like(values), like.dtype) + extra
-        return now, clean, frame_modulation(self.t_block(now), self.t_block(clean), frame_mask.bool())
+        by_frame = torch.where(frame_mask[:, :, None, None], rows, self._six(clean))
+        return Time(now=now, clean=clean, rows=rows, by_frame=by_frame)
+
+    def _six(self, embedded: Tensor) -> Tensor:
+        """(B, C) -> (B, 1, 6, C): shift, scale and gate of the attention, then of the feed-forward."""
+        rows: Tensor = self.t_block(embedded).unflatten(1, (1, 6, -1))
+        return rows
+
+    def _read_frame_mask(self, frame_mask: Tensor | None, tokens: Tensor, frames: int) -> Tensor | None:
+        """As bool, on the tokens' device. Raises `GenerateError` if it is not (B, T)."""
+        if frame_mask is None:
+            return None
+        if tuple(frame_mask.shape) != (len(tokens), frames):
+            raise GenerateError(
+                f"frame_mask is {list(frame_mask.shape)}; expected [{len(tokens)}, {frames}], samples by latent frames"
+            )
+        return frame_mask.to(tokens.device, torch.bool)
 
     def _run(self, block: nn.Module, *args: Any) -> Tensor:
         if torch.is_grad_enabled() and self.gradient_checkpointing:

@@ -116,23 +116,6 @@ def text_mask(mask: Tensor | None, batch: int) -> Tensor | None:
     return repeat_rows(mask.flatten(1), batch, "encoder_attention_mask")[:, None, None, :] != 0
 
 
-def frame_modulation(now: Tensor, clean: Tensor | None, frame_mask: Tensor | None) -> Tensor:
-    """Six rows for every frame: those of the timestep where it is denoised, those of timestep 0 where it is given.
-
-    Args:
-        now: (B, 6 * C), of the timestep.
-        clean: (B, 6 * C), of timestep 0; None without a mask.
-        frame_mask: (B, T) bool, True where a frame is denoised.
-
-    Returns:
-        (B, T, 6, C), or (B, 1, 6, C) without a mask.
-    """
-    rows: Tensor = now.unflatten(1, (6, -1))[:, None]
-    if frame_mask is None or clean is None:
-        return rows
-    return torch.where(frame_mask[:, :, None, None], rows, clean.unflatten(1, (6, -1))[:, None])
-
-
 class FinalLayer(nn.Module):
     """Norm, modulation by the timestep alone, projection to patches."""
 

@@ -185,15 +185,16 @@ class STDiTTransformer3DModel(KeepsFloat32, OpenSoraTransformer):
                 f"{list(self.config.input_size)}, as config.json says in input_size"
             )
         tokens = (self.x_embedder(hidden_states.to(dtype)) + self.pos_embed).to(dtype).flatten(1, 2)
-        batch, frames = len(tokens), self.grid[0]
-        now, clean, modulation = self._read_time(timestep, frame_mask, (batch, frames), tokens)
+        frames = self.grid[0]
+        frame_mask = self._read_frame_mask(frame_mask, tokens, frames)
+        time = self._read_time(timestep, frame_mask, tokens)
         # The gate of the attention among frames is the timestep's for given frames too: the reference's weights know
         # nothing else.
-        time_gate = self.t_block(now).unflatten(1, (6, 1, 1, -1))[:, 2]
+        time_gate = time.rows[:, :, 2:3]
         text, mask = self._read_text(encoder_hidden_states, encoder_attention_mask, dtype)
         positions = self.pos_embed_temporal[:, :, None]
         for number, block in enumerate(self.blocks):
             added = positions if number == self.config.temporal_position_block else None
-            tokens = self._run(block, tokens, text, mask, modulation, time_gate, frames, added)
-        patches = self.final_layer(tokens, now, clean, frame_mask)
+            tokens = self._run(block, tokens, text, mask, time.by_frame, time_gate, frames, added)
+        patches = self.final_layer(tokens, time.now, time.clean, frame_mask)
         return as_output(unpatchify(patches, self.grid, self.patch, size), return_dict)

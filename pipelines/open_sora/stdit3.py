@@ -173,13 +173,14 @@ class STDiT3Transformer3DModel(OpenSoraTransformer):
         rows, columns = (-(-length // patch) for length, patch in zip(size[1:], self.patch[1:], strict=True))
         tokens = (tokens + self.positions(rows, columns, height, width)).to(dtype).flatten(1, 2)
         speed = self.fps_embedder(repeat_rows(fps.to(tokens.device), batch, "fps"), dtype)
-        now, clean, modulation = self._read_time(timestep, frame_mask, (batch, frames), tokens, speed)
+        frame_mask = self._read_frame_mask(frame_mask, tokens, frames)
+        time = self._read_time(timestep, frame_mask, tokens, speed)
         text, mask = self._read_text(encoder_hidden_states, encoder_attention_mask, dtype)
         rotary_emb = self.rope(frames)
         for spatial, temporal in zip(self.spatial_blocks, self.temporal_blocks, strict=True):
-            tokens = self._run(spatial, tokens, text, mask, modulation, frames)
-            tokens = self._run(temporal, tokens, text, mask, modulation, frames, rotary_emb)
-        patches = self.final_layer(tokens, now, clean, frame_mask)
+            tokens = self._run(spatial, tokens, text, mask, time.by_frame, frames)
+            tokens = self._run(temporal, tokens, text, mask, time.by_frame, frames, rotary_emb)
+        patches = self.final_layer(tokens, time.now, time.clean, frame_mask)
         return as_output(unpatchify(patches, (frames, rows, columns), self.patch, size), return_dict)
 
     def positions(self, rows: int, columns: int, height: Tensor, width: Tensor) -> Tensor:
