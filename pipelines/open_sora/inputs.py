@@ -21,11 +21,13 @@ class Defaults:
     size: tuple[int, int] | None
     num_frames: int
     num_inference_steps: int
+    guidance_channels: int | None
+    """How many of the latents' channels are guided; None is all."""
 
 
-FLOW = Defaults(resolution="240p", size=None, num_frames=51, num_inference_steps=30)
+FLOW = Defaults(resolution="240p", size=None, num_frames=51, num_inference_steps=30, guidance_channels=None)
 """Open-Sora 1.2."""
-DIFFUSION = Defaults(resolution=None, size=(256, 256), num_frames=16, num_inference_steps=100)
+DIFFUSION = Defaults(resolution=None, size=(256, 256), num_frames=16, num_inference_steps=100, guidance_channels=3)
 """Open-Sora 1.0."""
 
 
@@ -40,11 +42,8 @@ class Size:
 
 def resolve_size(
     defaults: Defaults,
-    *,
-    height: int | None,
-    width: int | None,
-    resolution: str | None,
-    aspect_ratio: str | None,
+    pixels: tuple[int | None, int | None],
+    names: tuple[str | None, str | None],
     num_frames: int | str | None,
     factor: int,
 ) -> Size:
@@ -52,14 +51,15 @@ def resolve_size(
 
     Args:
         defaults: The version's.
-        height, width: In pixels, both or neither.
-        resolution, aspect_ratio: See `sizes`.
+        pixels: Height and width, both or neither.
+        names: Resolution and aspect ratio, see `sizes`.
         num_frames: A number or a name.
         factor: Pixels to a latent, along a side.
 
     Raises:
         GenerateError: They contradict each other, or name what is not there, or make no latent.
     """
+    (height, width), (resolution, aspect_ratio) = pixels, names
     if (height is None) != (width is None):
         raise GenerateError(f"height is {height}, width is {width}; give both or neither")
     if height is not None and width is not None:

@@ -182,7 +182,7 @@ class OpenSoraPipeline(DiffusionPipeline):
             fps: Frames per second, which 1.2 is told.
             num_inference_steps: Default: 30, for 1.0 100.
             guidance_scale: 1 is without guidance.
-            guidance_channels: How many of the latents' channels are guided, None for all. 1.0's authors say 3.
+            guidance_channels: How many of the latents' channels are guided. Default: all, for 1.0 its authors' 3 of 4.
             num_videos_per_prompt: Clips of each prompt.
             aesthetic_score, motion_score, camera_motion: Said after the prompt; None says nothing. 1.0 knows none.
             clean_caption: Clean the prompt, see `prompts.text_preprocessing`.
@@ -207,25 +207,11 @@ class OpenSoraPipeline(DiffusionPipeline):
         """
         count = inputs.check_prompts(prompt, prompt_embeds, prompt_attention_mask)
         defaults = inputs.FLOW if self.is_flow else inputs.DIFFUSION
-        size = inputs.resolve_size(
-            defaults,
-            height=height,
-            width=width,
-            resolution=resolution,
-            aspect_ratio=aspect_ratio,
-            num_frames=num_frames,
-            factor=self.vae.spatial_compression_ratio,
-        )
+        factor = self.vae.spatial_compression_ratio
+        size = inputs.resolve_size(defaults, (height, width), (resolution, aspect_ratio), num_frames, factor)
         num_latents = self.vae.latent_frames(size.num_frames)
         inputs.check_loops(loop, condition_frame_length, num_latents)
-        given = entries(
-            image=image,
-            last_image=last_image,
-            video=video,
-            num_latents=num_latents,
-            edit_ratio=edit_ratio,
-            length=condition_frame_length,
-        )
+        given = entries(image, last_image, video, num_latents, edit_ratio, condition_frame_length)
         scores = {"aes": aesthetic_score, "flow": motion_score, "camera_motion": camera_motion} if self.is_flow else {}
         steps = num_inference_steps or defaults.num_inference_steps
         self._guidance_scale, self._num_timesteps = guidance_scale, steps * loop
@@ -246,10 +232,8 @@ class OpenSoraPipeline(DiffusionPipeline):
                 fps=fps,
                 num_inference_steps=steps,
                 guidance_scale=guidance_scale,
-                guidance_channels=guidance_channels,
-                references=collect(self, given, mask_strategy, count, (size.height, size.width)).repeated(
-                    num_videos_per_prompt
-                ),
+                guidance_channels=guidance_channels or defaults.guidance_channels,
+                references=collect(self, given, mask_strategy, count, size).repeated(num_videos_per_prompt),
                 loop=loop,
                 condition_frame_length=condition_frame_length,
                 align=align,

@@ -18,6 +18,8 @@ from .inputs import one_each
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from .inputs import Size
+
 Pixels = Any
 """A PIL picture, a list of them, an array or a tensor; arrays (T, H, W, 3), tensors (T, 3, H, W), in [0, 1]."""
 
@@ -71,12 +73,17 @@ class Given:
 
 
 def entries(
-    *, image: Any, last_image: Any, video: Any, num_latents: int, edit_ratio: float, length: int
+    image: Pixels, last_image: Pixels, video: Pixels, num_latents: int, edit_ratio: float, length: int
 ) -> list[Given]:
-    """What was given, in this order, and where it goes.
+    """What was given, in this order, and where it goes in a clip of `num_latents` latent frames.
 
     A video is edited as a whole if there is an edit ratio, else its last `length` latent frames begin the clip.
+
+    Raises:
+        GenerateError: The edit ratio is none.
     """
+    if not 0 <= edit_ratio <= 1:
+        raise GenerateError(f"edit_ratio is {edit_ratio}; it must lie between 0, nothing changes, and 1, everything")
     video_entry = f"0,{{}},0,0,{num_latents},{edit_ratio}" if edit_ratio else f"0,{{}},-{length},0,{length},0.0"
     found = [
         Given(name="image", pixels=image, entry=f"0,{{}},0,0,1,{edit_ratio}"),
@@ -116,7 +123,7 @@ def collect(
     given: Sequence[Given],
     mask_strategy: str | Sequence[str | None] | None,
     prompts: int,
-    size: tuple[int, int],
+    size: Size,
 ) -> References:
     """What was given, encoded, for each prompt.
 
@@ -125,11 +132,13 @@ def collect(
         given: From `entries`.
         mask_strategy: In place of what `given` says about where it goes; one for all, or one for each prompt.
         prompts: How many.
-        size: Height and width in pixels.
+        size: Of the clip.
     """
     found = References.none(prompts)
     for one in given:
-        each = [to_pixels(pixels, pipeline.video_processor, *size) for pixels in batch_of(one, prompts)]
+        each = [
+            to_pixels(pixels, pipeline.video_processor, size.height, size.width) for pixels in batch_of(one, prompts)
+        ]
         found.add([pipeline.encode_video(pixels)[0] for pixels in each], one.entry)
     if mask_strategy is not None:
         found.strategies = one_each(mask_strategy, prompts, "mask strategies")

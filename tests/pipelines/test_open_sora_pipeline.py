@@ -182,12 +182,13 @@ def test_callbacks_hear_every_step_and_may_change_it(pipeline: Any) -> None:
 
 def test_version_1_samples_by_diffusion(tmp_path: Path) -> None:
     pipeline = open_sora(version="1.0")
-    options = {**SMALL, "num_frames": 4, "width": 32, "guidance_channels": 3}
+    options = {**SMALL, "num_frames": 4, "width": 32}
     made = latents(pipeline, **options)
     assert made.shape == (1, 4, 4, 4, 4)
     assert torch.equal(made, latents(pipeline, **options))
     assert torch.equal(made, latents(pipeline, **options, motion_score=3.0))
-    assert not torch.equal(made, latents(pipeline, **{**options, "guidance_channels": None}))
+    assert torch.equal(made, latents(pipeline, **options, guidance_channels=3))
+    assert not torch.equal(made, latents(pipeline, **options, guidance_channels=4))
     with pytest.raises(GenerateError, match="DDPMScheduler can't keep frames"):
         latents(pipeline, **options, image=RED)
     pipeline.save_pretrained(tmp_path / "one")
@@ -204,6 +205,7 @@ WRONG: list[tuple[str, Callable[[Any], Any]]] = [
     ("exactly one", lambda p: p("a", prompt_embeds=torch.zeros(1, 12, 16))),
     ("prompt is 3", lambda p: p(3, **SMALL)),
     ("need a prompt_attention_mask", lambda p: p(prompt_embeds=torch.zeros(1, 12, 16), **SMALL)),
+    ("edit_ratio is 2", lambda p: p("a", **SMALL, image=RED, edit_ratio=2)),
     ("loop is 0", lambda p: p("a", **SMALL, loop=0)),
     ("no whole number of", lambda p: p("a", **SMALL, loop=2, condition_frame_length=3)),
     ("each loop must make something new", lambda p: p("a", **SMALL, loop=2)),
