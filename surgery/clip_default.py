@@ -63,7 +63,7 @@ def _is_extended(source: Source) -> bool:
     return any(c.checkpoint is not None and extension_of(c.checkpoint.config) for c in source.components)
 
 
-def restored(source: Source, steps: Sequence[Step]) -> dict[str, str | None]:
+def restored(source: Source, steps: Sequence[Step]) -> dict[str, str]:
     """The texts that take back what `steps` set; none if they set nothing."""
     befores = [step.options[BEFORE] for step in steps if step.operation == OPERATION and BEFORE in step.options]
     return _texts(source, {**_settings(source), LENGTH: befores[0]}) if befores else {}

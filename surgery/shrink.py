@@ -102,7 +102,7 @@ def prepare_shrink(source: Source, *, components: Sequence[str] = ()) -> Job:
     checkpoints = choose_grown(source, components)
     plans: dict[str, Plan] = {}
     records: dict[str, Record | None] = {}
-    texts: dict[str, str | None] = {}
+    texts: dict[str, str] = {}
     for name, checkpoint in checkpoints.items():
         plans[name] = plan_shrink(checkpoint)
         plans[name].validate(checkpoint)
