@@ -36,7 +36,7 @@ def read_video(path: Path, *, limit: int | None = None) -> list[Image.Image]:
     try:
         with av.open(str(path), metadata_errors="ignore", options={"format_whitelist": _FORMATS}) as container:
             for frame in container.decode(video=0):
-                frames.append(frame.to_image())
+                frames.append(Image.fromarray(frame.to_ndarray(format="rgb24")))
                 if len(frames) == limit:
                     break
     except (av.FFmpegError, IndexError) as error:

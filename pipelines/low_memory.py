@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -31,7 +31,7 @@ def save_memory(pipeline: DiffusionPipeline) -> dict[str, int]:
         What to call the pipeline with besides.
     """
     for name in DENOISERS:
-        denoiser = getattr(pipeline, name, None)
+        denoiser: Any = getattr(pipeline, name, None)
         if hasattr(denoiser, "enable_forward_chunking"):
             denoiser.enable_forward_chunking(chunk_size=1, dim=0)
     vae = getattr(pipeline, "vae", None)

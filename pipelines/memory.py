@@ -55,9 +55,9 @@ class TensorPeak(TorchDispatchMode):
     """Counts bytes of the tensors that are made inside, each storage once and until it is freed."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.held = 0
-        self.peak = 0
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.held: int = 0
+        self.peak: int = 0
         self._sizes: dict[int, int] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -97,7 +97,8 @@ def activation_bytes(module: torch.nn.Module, args: tuple[Any, ...], kwargs: Map
     given, named = as_fake(args, mode), as_fake(dict(kwargs), mode)
     with _unhooked(module), torch.no_grad(), mode, TensorPeak() as counted:
         functional_call(module, held, given, named)
-    return counted.peak
+    peak: int = counted.peak
+    return peak
 
 
 def as_fake(value: Any, mode: FakeTensorMode) -> Any:

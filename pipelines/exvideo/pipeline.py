@@ -127,7 +127,8 @@ class ExVideoPipeline(StableVideoDiffusionPipeline):
             sigmas = sigmas_from(self.scheduler, num_inference_steps, strength)
         start: Start | None = None
         if video is not None or pinned_frames:
-            image = first_picture(self, video) if image is None else image
+            if image is None and video is not None:
+                image = first_picture(self, video)
             steps = {"num_inference_steps": num_inference_steps} if sigmas is None else {"sigmas": sigmas}
             self.scheduler.set_timesteps(device=self._execution_device, **steps)
             shape = (num_videos_per_prompt, num_frames, height, width)

@@ -102,7 +102,8 @@ def encode(pipeline: ExVideoPipeline, pictures: Clip, height: int, width: int) -
             pipeline.vae.encode(part.to(pipeline._execution_device, pipeline.vae.dtype)).latent_dist.mode()
             for part in pixels.split(_ENCODED_AT_ONCE)
         ]
-    return (torch.cat(parts) * scale).to(pipeline.unet.dtype)
+    latents: torch.Tensor = (torch.cat(parts) * scale).to(pipeline.unet.dtype)
+    return latents
 
 
 def first_picture(pipeline: ExVideoPipeline, video: Clip) -> Any:

@@ -104,7 +104,8 @@ def test_memory_is_bounded(vae: Any) -> None:
         gc.collect()
         with TensorPeak() as counted:
             pixels = decoded(vae, latents, **options)
-        return counted.peak - pixels.nbytes
+        peak: int = counted.peak
+        return peak - pixels.nbytes
 
     few, many = most(16, chunk_size=16), most(128, chunk_size=16)
     assert many < few * 1.1

@@ -80,7 +80,7 @@ def test_clip_from_a_prompt(
 ) -> None:
     """The same clip as from the picture that is left behind; and one model at a time is in memory."""
     loaded: list[weakref.ref[Any]] = []
-    load: Callable[..., Any] = produce.load_pipeline
+    load: Callable[..., Any] = load_pipeline
 
     def watching(*args: Any, **options: Any) -> Any:
         gc.collect()

@@ -27,7 +27,7 @@ TEXT = T5Config(vocab_size=64, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_he
 @pytest.fixture
 def files(tmp_path: Path) -> dict[str, str]:
     """Two pictures and two clips of 9 frames, 48 x 64."""
-    names = {}
+    names: dict[str, str] = {}
     for number in (0, 1):
         frames = np.random.default_rng(number).integers(0, 255, (9, 48, 64, 3), dtype=np.uint8)
         Image.fromarray(frames[0]).save(tmp_path / f"{number}.png")

@@ -146,6 +146,14 @@ def test_an_offloaded_module_is_predicted_and_left_as_it_was(offload: str) -> No
     assert torch.equal(output, plain)
 
 
+def test_a_pipeline_in_groups_makes_the_same_clip() -> None:
+    """The route that --low-memory takes on a GPU, with a CPU as both devices."""
+    pipeline = exvideo()
+    expected = clip(pipeline, video=[Image.new("RGB", (24, 16), "red")] * 6)
+    pipeline.enable_group_offload(CPU, offload_type="leaf_level")
+    assert np.array_equal(clip(pipeline, video=[Image.new("RGB", (24, 16), "red")] * 6), expected)
+
+
 class Looks(nn.Module):
     """Decides by a value, as no module of diffusers that we know of does."""
 
