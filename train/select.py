@@ -13,8 +13,11 @@ if TYPE_CHECKING:
 
     from modelgrow.surgery import Record
 
-LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
-"""Attention projections, by the names that diffusers gives them."""
+LORA_TARGETS = (
+    *("to_q", "to_k", "to_v", "to_out.0"),
+    *("qkv", "q_linear", "kv_linear", "attn.proj", "attn_temp.proj", "cross_attn.proj"),
+)
+"""Attention projections, by the names that diffusers gives them; then by Open-Sora's."""
 
 
 def names_to_train(model: torch.nn.Module, record: Record | None, train: str) -> tuple[str, ...]:
@@ -30,7 +33,8 @@ def names_to_train(model: torch.nn.Module, record: Record | None, train: str) ->
     """
     names = [name for name, _ in model.named_parameters()]
     if train == "all":
-        return tuple(names)
+        # Open-Sora stores its rotary frequencies as a parameter that never trains.
+        return tuple(name for name, parameter in model.named_parameters() if parameter.requires_grad)
     if record is None:
         raise TrainError("this model has no growth.json, so nothing in it is new; grow it first, or train 'all'")
     grown = {*record.new, *record.changed}

@@ -143,6 +143,9 @@ def test_tables_stay_float32(case: str, tmp_path: Path) -> None:
         assert {name for name, tensor in state.items() if tensor.dtype == torch.float32} == TABLES[kind]
         assert all(torch.equal(state[name], exact.state_dict()[name]) for name in TABLES[kind])
         assert model.dtype in (torch.bfloat16, torch.float16)
+        assert [name for name, p in model.named_parameters() if not p.requires_grad] == sorted(
+            TABLES[kind] & dict(model.named_parameters()).keys()
+        )
     # What is tiny in float32 is rounding; the reference would take 870.6 for 872 in bfloat16.
     inputs = {**inputs_of(case), "timestep": torch.tensor([870.6, 870.6])}
     rounded = {**inputs, "timestep": torch.tensor([872.0, 872.0])}

@@ -1,4 +1,4 @@
-"""Open-Sora's transformers and the other growths: a slot right behind the prompt's cross-attention, packs."""
+"""Open-Sora's transformers and the other growths: a slot right behind the prompt, packs, what trains."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from architectures import row_of
 from growths import grow, pack, unpack
-from models import save
+from models import build, save
 from stdit_cases import publish, run
 from tiny_llms import byte_tokenizer, save_llm, tiny_llama
 
@@ -20,6 +20,7 @@ from modelgrow.surgery import execute, open_checkpoint, open_source, prepare
 from modelgrow.surgery.attach_llm import AttachOptions, plan_attach_llm
 from modelgrow.surgery.language_model import open_language_model
 from modelgrow.surgery.shrink import prepare_shrink
+from modelgrow.train.select import add_lora, names_to_train
 
 ROWS = {"stdit3": row_of("stdit3"), "stdit": row_of("stdit")}
 STACKS = {"stdit3": ("spatial_blocks", "temporal_blocks"), "stdit": ("blocks",)}
@@ -94,6 +95,19 @@ def test_growths_compose(kind: str, llm: Path, tmp_path: Path) -> None:
     for number in range(3):
         folder = execute(prepare_shrink(open_source(str(folder))), tmp_path / f"back{number}")
     assert torch.equal(run(loaded(folder), stock), run(loaded(base), stock))
+
+
+@pytest.mark.parametrize("kind", ROWS)
+def test_what_trains(kind: str) -> None:
+    """Everything but the frequencies; or a LoRA on every projection of every attention, and on nothing else."""
+    row = ROWS[kind]
+    model = build(row.class_name, row.tiny)
+    parameters = dict(model.named_parameters())
+    assert parameters.keys() - set(names_to_train(model, None, "all")) == parameters.keys() & {"rope.freqs"}
+    parents = {name.partition(".lora_")[0] for name, _ in add_lora(model, rank=2, seed=0)}
+    attentions = [name for name, module in model.named_modules() if hasattr(module, "processor")]
+    inside = [f"{name}.{part}" for name in attentions for part in ("qkv", "q_linear", "kv_linear", "proj")]
+    assert parents == {name for name in inside if f"{name}.weight" in parameters}
 
 
 @pytest.mark.parametrize("case", ["stdit3/case_c", "stdit1/case_a"])
