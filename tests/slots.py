@@ -18,14 +18,15 @@ from transformers import T5Config, T5EncoderModel
 import modelgrow.pipelines
 from modelgrow.pipelines.grown.model import GrownModel
 
-_STACKS = {"WanTransformer3DModel": "blocks"}
+_STACKS = {"WanTransformer3DModel": "blocks", "Kandinsky5Transformer3DModel": "visual_transformer_blocks"}
 
 
 def with_slot(pipeline: Any, llm: Any = None, llm_tokenizer: Any = None, *, live: bool = True, **slot: Any) -> Any:
     """The grown pipeline of a stock one. `live`: the slot's output is noise instead of zero."""
     stock = pipeline.transformer
     stack = _STACKS.get(type(stock).__name__, "transformer_blocks")
-    width = stock.config.num_attention_heads * stock.config.attention_head_dim
+    config = stock.config
+    width = config.get("model_dim") or config.num_attention_heads * config.attention_head_dim
     settings = {
         "blocks": {stack: list(range(len(getattr(stock, stack))))},
         "widths": {stack: width},
@@ -42,7 +43,7 @@ def with_slot(pipeline: Any, llm: Any = None, llm_tokenizer: Any = None, *, live
     }
     torch.manual_seed(5)
     cls = getattr(modelgrow.pipelines, f"Grown{type(stock).__name__}")
-    model = cls.from_config({**stock.config, "llm_slot": settings}).eval()
+    model = cls.from_config({**config, "llm_slot": settings}).eval()
     missing = model.load_state_dict(stock.state_dict(), strict=False).missing_keys
     assert all("llm_" in key for key in missing)
     for name, parameter in model.named_parameters():

@@ -10,8 +10,9 @@ from typing import Any
 import diffusers
 import pytest
 import torch
+from models import build
 from slots import OPTIONS, cosmos_pipeline, recorded, with_slot
-from tiny_families import FAMILIES, build_pipeline
+from tiny_families import FAMILIES, TINY, build_pipeline
 from tiny_llms import WIDTH, byte_tokenizer, save_llm, tiny_llama
 from tiny_pipelines import load_aligned
 
@@ -104,6 +105,28 @@ def test_lists_and_several_clips_of_each(stock: Any, llm: Any, name: str) -> Non
     batched = name in ("cogvideox", "latte")
     step = [(*negative, *positive)] if batched else [positive, negative]
     assert all(is_of(call, states, *places) for call, places in zip(calls, step * 2, strict=True))
+
+
+def test_two_plain_calls_are_told_apart_by_their_text(llm: Any) -> None:
+    """Kandinsky 5 casts its text anew for every call, so that it is never the same tensor twice."""
+    row = TINY["kandinsky5"]
+    parts = dict.fromkeys(("vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"))
+    transformer = build(row.class_name, row.tiny)
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
+    stock = diffusers.Kandinsky5T2VPipeline(transformer=transformer, scheduler=scheduler, **parts)
+    pipeline = with_slot(stock, *llm)
+    lengths = torch.tensor([0, 6])
+    call = {"height": 32, "width": 32, "num_frames": 5, "num_inference_steps": 2, "output_type": "latent"}
+    for kind, seed in (("", 1), ("negative_", 2)):
+        generator = torch.Generator().manual_seed(seed)
+        call[f"{kind}prompt_embeds_qwen"] = torch.randn(1, 6, 16, generator=generator)
+        call[f"{kind}prompt_embeds_clip"] = torch.randn(1, 8, generator=generator)
+        call[f"{kind}prompt_cu_seqlens"] = lengths
+    states = pipeline.encode_llm([RED, BLUE])
+    wanted, unwanted = pipeline.encode_llm(RED), pipeline.encode_llm(BLUE)
+    with recorded() as calls:
+        pipeline(prompt=None, llm_states=wanted, negative_llm_states=unwanted, **call)
+    assert [is_of(made, states, place) for made, place in zip(calls, (0, 1, 0, 1), strict=True)] == [True] * 4
 
 
 def test_a_batch_is_its_clips(stock: Any, llm: Any) -> None:
@@ -265,8 +288,11 @@ VIDEO = [
 ]
 
 
-@pytest.mark.parametrize("name", [*VIDEO, "AllegroPipeline", "FluxPipeline", "StableDiffusion3Pipeline"])
-def test_every_pipeline_of_diffusers_has_a_grown_class(name: str) -> None:
+OTHERS = ("AllegroPipeline", "FluxPipeline", "StableDiffusion3Pipeline", "Kandinsky5T2VPipeline", "OpenSoraPipeline")
+
+
+@pytest.mark.parametrize("name", [*VIDEO, *OTHERS])
+def test_every_pipeline_has_a_grown_class(name: str) -> None:
     cls = getattr(diffusers, name)
     grown = grown_pipeline(cls)
     assert grown is getattr(modelgrow.pipelines, f"Grown{name}")
