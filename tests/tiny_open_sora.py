@@ -19,6 +19,7 @@ SPATIAL = {
     "up_block_types": ["UpDecoderBlock2D"] * 4,
     "block_out_channels": [4, 4, 8, 8],
     "layers_per_block": 1,
+    "sample_size": 256,
     "norm_num_groups": 2,
 }
 TEMPORAL = {"filters": 4, "num_res_blocks": 1, "num_groups": 2}
