@@ -15,6 +15,7 @@ from modelgrow.surgery.grown import stock_name
 
 from .models import load_model
 from .probes import RECIPES, random_inputs, run_model
+from .probes.recipe import Config
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -142,9 +143,9 @@ def verify(
         kind = DTYPES[dtype] if dtype != "auto" else _auto_dtype(new, device)
         tell = report or (lambda _: None)
         tell(f"{name or new.class_name}: running the base")
-        expected = _run(old, draws, seed, kind, device)
+        expected, config = _run(old, draws, seed, kind, device)
         tell(f"{name or new.class_name}: running the grown model")
-        found = _run(new, draws, seed, kind, device)
+        found, _ = _run(new, draws, seed, kind, device, config)
         tell(f"{name or new.class_name}: comparing the weights with the record")
         verdicts.append(_verdict((name, new, old), expected, found, kind, draws))
     return VerifyReport(components=tuple(verdicts))
@@ -193,15 +194,23 @@ def _unrun(name: str, grown: Checkpoint, base: Checkpoint) -> ComponentVerdict:
     )
 
 
-def _run(checkpoint: Checkpoint, draws: int, seed: int, dtype: torch.dtype, device: str) -> list[torch.Tensor]:
+def _run(
+    checkpoint: Checkpoint, draws: int, seed: int, dtype: torch.dtype, device: str, config: Config | None = None
+) -> tuple[list[torch.Tensor], Config]:
+    """Outputs on random inputs, and the model's config. The inputs are drawn for `config` if one is given: those of an
+    extended model would be longer clips than its base's."""
     model = load_model(checkpoint, dtype=dtype, device=device)
     outputs = []
     for draw in range(draws):
         inputs = random_inputs(
-            str(checkpoint.class_name), model.config, seed=seed + draw, device=torch.device(device), dtype=dtype
+            str(checkpoint.class_name),
+            config or model.config,
+            seed=seed + draw,
+            device=torch.device(device),
+            dtype=dtype,
         )
         outputs += [output.float().cpu() for output in run_model(model, inputs)]
-    return outputs
+    return outputs, model.config
 
 
 def _verdict(
