@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import torch
 from diffusers.configuration_utils import register_to_config
+from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from diffusers.utils import apply_lora_scale
 from torch import Tensor, nn
@@ -81,6 +82,10 @@ class STDiTBlock(nn.Module):
         columns = states.transpose(1, 2)
         attended: Tensor = self.attn_temp(columns.flatten(0, 1)).unflatten(0, columns.shape[:2])
         return attended.transpose(1, 2)
+
+
+# diffusers' caches ask here what a block returns.
+TransformerBlockRegistry.register(STDiTBlock, TransformerBlockMetadata(return_hidden_states_index=0))
 
 
 class STDiTTransformer3DModel(KeepsFloat32, OpenSoraTransformer):

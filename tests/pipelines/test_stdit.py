@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from architectures import row_of
-from diffusers import AutoModel
+from diffusers import AutoModel, FirstBlockCacheConfig, PyramidAttentionBroadcastConfig
 from growths import grow
 from models import build, save
 from peft import LoraConfig
@@ -193,6 +193,32 @@ def test_what_diffusers_offers_works(kind: str) -> None:
     assert torch.equal(run(model, {**inputs, "attention_kwargs": {"scale": 1.0}}), with_lora)
     model.delete_adapters("default")
     assert torch.equal(run(model, inputs), expected)
+
+
+BROADCAST = PyramidAttentionBroadcastConfig(
+    spatial_attention_block_skip_range=2,
+    spatial_attention_timestep_skip_range=(-1, 1001),
+    cross_attention_block_skip_range=2,
+    cross_attention_timestep_skip_range=(-1, 1001),
+    current_timestep_callback=lambda: 500,
+)
+FIRST_BLOCK = FirstBlockCacheConfig(threshold=10.0)
+
+
+@pytest.mark.parametrize(("kind", "cache"), [("stdit3", BROADCAST), ("stdit1", BROADCAST), ("stdit1", FIRST_BLOCK)])
+def test_caches_work(kind: str, cache: Any) -> None:
+    """The first step is computed, the second is not all of it, and then the cache can go."""
+    model = tiny(kind)
+    first = inputs_for(model)
+    second = {**first, "hidden_states": first["hidden_states"] * 1.3}
+    expected = [run(model, first), run(model, second)]
+    model.enable_cache(cache)
+    with model.cache_context("cond"):
+        cached = [run(model, first), run(model, second)]
+    model.disable_cache()
+    assert torch.equal(cached[0], expected[0])
+    assert not torch.equal(cached[1], expected[1])
+    assert torch.equal(run(model, second), expected[1])
 
 
 @pytest.mark.parametrize("kind", CLASSES)
