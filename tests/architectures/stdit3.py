@@ -24,9 +24,6 @@ ROWS = (
         name="stdit3",
         class_name="STDiT3Transformer3DModel",
         tiny=_TINY,
-        published={
-            "hpcai-tech/OpenSora-STDiT-v3": _XL2,
-            "STDiT3-3B/2": {**_XL2, "hidden_size": 1872, "num_heads": 26},
-        },
+        published={"hpcai-tech/OpenSora-STDiT-v3": _XL2},
     ),
 )

@@ -61,7 +61,7 @@ def test_a_slot_stands_where_the_paper_has_it(kind: str, llm: Path, tmp_path: Pa
     block = grown.get_submodule(f"{STACKS[kind][-1]}.0")
     torch.nn.init.normal_(block.llm_attn.to_out.weight)
     # What goes into the feed-forward, and not only what comes out of it, has read the language model.
-    seen = {}
+    seen: dict[str, torch.Tensor] = {}
     for name, other in (("stock", model), ("grown", grown)):
         inner = other.get_submodule(f"{STACKS[kind][-1]}.0.norm2")
         inner.register_forward_hook(lambda _m, args, _o, name=name: seen.setdefault(name, args[0]))
