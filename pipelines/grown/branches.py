@@ -69,7 +69,7 @@ class Branches:
             handle.remove()
 
     def _hook(self, model: Any) -> Callable[..., Any]:
-        names = tuple(inspect.signature(model.forward).parameters)
+        names = tuple(inspect.signature(type(model).forward).parameters)[1:]  # offloading replaces its own `forward`
         first: list[torch.Tensor] = []
 
         def give(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from diffusers.hooks.group_offloading import _is_group_offload_enabled
 from diffusers.utils import logging
 
 from modelgrow.surgery import GenerateError
@@ -135,10 +136,12 @@ class Reading:
 
 def _moves_itself(llm: torch.nn.Module) -> bool:
     """Sequential and group offloading hook the layers, which then come and go one by one."""
-    hooks = ("_hf_hook", "_diffusers_hook")
-    return any(hasattr(module, hook) for module in llm.modules() if module is not llm for hook in hooks)
+    return _is_group_offload_enabled(llm) or any(
+        hasattr(module, "_hf_hook") for module in llm.modules() if module is not llm
+    )
 
 
 def _offloaded(pipeline: Any) -> bool:
-    """Whether `enable_model_cpu_offload` is on: then nothing stays on the device."""
-    return bool(getattr(pipeline, "_all_hooks", None))
+    """Whether the pipeline's models leave the device when they have run, in one of diffusers' three ways."""
+    parts = [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
+    return any(hasattr(part, "_hf_hook") or _is_group_offload_enabled(part) for part in parts)

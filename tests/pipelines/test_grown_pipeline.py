@@ -260,14 +260,23 @@ def test_a_fetched_model_that_is_not_there(stock: Any, tmp_path: Path) -> None:
         latents(pipeline, "wan")
 
 
-def test_offloaded_layer_by_layer(stock: Any) -> None:
-    from diffusers.hooks import apply_group_offloading
-
-    expected = latents(with_slot(stock["wan"], tiny_llama(), byte_tokenizer()), "wan")
-    model = tiny_llama()
+@pytest.mark.parametrize("way", ["model", "group"])
+@pytest.mark.parametrize("fetched", [False, True])
+def test_offloading(stock: Any, llm: Any, tmp_path: Path, way: str, fetched: bool) -> None:
+    """From this machine's memory to itself: hooks and moves are those of a GPU."""
+    expected = latents(with_slot(stock["wan"], *llm), "wan")
+    if fetched:
+        with_slot(stock["wan"], model=str(save_llm(tmp_path / "llm", *llm))).save_pretrained(tmp_path / "slot")
+    else:
+        with_slot(stock["wan"], *llm).save_pretrained(tmp_path / "slot")
+    pipeline = load_aligned(tmp_path / "slot")
     cpu = torch.device("cpu")
-    apply_group_offloading(model, onload_device=cpu, offload_device=cpu, offload_type="leaf_level")
-    assert torch.equal(latents(with_slot(stock["wan"], model, byte_tokenizer()), "wan"), expected)
+    if way == "model":
+        pipeline.enable_model_cpu_offload(device=cpu)
+    else:
+        pipeline.enable_group_offload(onload_device=cpu, offload_device=cpu, offload_type="leaf_level")
+    for _ in range(2):
+        assert torch.allclose(latents(pipeline, "wan"), expected, atol=1e-5)
 
 
 @pytest.mark.slow
