@@ -5,6 +5,7 @@ The name stays, because `compile_repeated_blocks`, accelerate's device maps and 
 
 from __future__ import annotations
 
+import inspect
 from functools import cache
 from typing import Any
 
@@ -31,6 +32,9 @@ def with_slot(stock: type[nn.Module], output: int) -> type[nn.Module]:
             return outputs + self.llm_attn(outputs)
         hidden_states = outputs[output] + self.llm_attn(outputs[output])
         return (*outputs[:output], hidden_states, *outputs[output + 1 :])
+
+    # Caches find arguments by their places in the signature.
+    forward.__signature__ = inspect.signature(stock_forward)  # type: ignore[attr-defined]
 
     def after_text(self: Any, hidden_states: torch.Tensor) -> torch.Tensor:
         return hidden_states if self.llm_attn.context.states is None else hidden_states + self.llm_attn(hidden_states)
