@@ -49,7 +49,7 @@ def model_card(
 
 def task_of(class_name: str, pipeline: str | None) -> str | None:
     """The Hub's name for what a model does, as far as its class tells."""
-    if class_name == "UNetSpatioTemporalConditionModel" or "ImageToVideo" in (pipeline or ""):
+    if class_name.endswith("UNetSpatioTemporalConditionModel") or "ImageToVideo" in (pipeline or ""):
         return "image-to-video"
     if class_name.endswith("2DModel"):
         return "text-to-image"

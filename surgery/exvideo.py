@@ -8,7 +8,7 @@ attention. The table begins as `ping_pong` walks over the base's own sinusoids, 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -132,8 +132,12 @@ def extension(
     *,
     options: dict[str, object],
     notes: tuple[str, ...],
+    settings: Mapping[str, object] | None = None,
 ) -> Plan:
-    """The base with these tensors beside its own, or in place of its own of the same names."""
+    """The base with these tensors beside its own, or in place of its own of the same names.
+
+    `settings`: of the pipeline around it.
+    """
     given = {tensor.name: tensor for tensor in tensors}
     kept = [
         given.pop(name, PlannedTensor(name=name, dtype=t.dtype, shape=t.shape, content=Copy(source=name)))
@@ -147,7 +151,7 @@ def extension(
         class_name=class_name,
         tensors=(*kept, *given.values()),
         config_edits={"_class_name": generated + CLASS, FRAMES_KEY: num_frames},
-        pipeline_edits={"_class_name": generated + PIPELINE},
+        pipeline_edits={"_class_name": generated + PIPELINE, **(settings or {})},
         blocks=tuple(f"{block.path}.{part}" for block in temporal_blocks(checkpoint) for part in BLOCK_PARTS),
         notes=notes,
     )

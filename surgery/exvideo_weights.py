@@ -7,10 +7,12 @@ other values.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from . import strict_json
 from .apply import write_tensors
 from .diffsynth import NAMES, block_numbers, is_extension, our_names
 from .errors import CheckpointError, OutputError, SourceError
@@ -26,6 +28,7 @@ from .exvideo import (
     identity_conv,
     temporal_blocks,
 )
+from .foreign import as_bytes
 from .header import read_header
 from .job import prepare
 from .layout import output_file
@@ -44,6 +47,12 @@ if TYPE_CHECKING:
     from .layout import OutputFile
     from .plan import Plan
     from .source import Source
+
+
+SETTINGS_KEY = "modelgrow.exvideo"
+"""Of a file's metadata: settings of the pipeline, as JSON."""
+PUBLISHED: Mapping[str, float] = {"contrast": 1.2, "video_scaling_factor": 0.13025}
+"""What ExVideo's own weights want of `ExVideoPipeline`, which explains why."""
 
 
 def is_exvideo(path: Path) -> bool:
@@ -76,7 +85,8 @@ def plan_weights(checkpoint: Checkpoint, anatomy: Anatomy, path: Path) -> Plan:
         CheckpointError: The weights do not fit it, or are not all there.
     """
     check_base_class(anatomy)
-    held = read_header(path).tensors
+    header = read_header(path)
+    held = header.tensors
     names = our_names(held, checkpoint.tensors, where=str(path), base=str(checkpoint.path))
     given = {names[key]: tensor for key, tensor in held.items()}
     blocks = temporal_blocks(checkpoint)
@@ -100,10 +110,21 @@ def plan_weights(checkpoint: Checkpoint, anatomy: Anatomy, path: Path) -> Plan:
         tensors,
         frames,
         options={"to": frames, "weights": path.name},
-        notes=(
-            f"clips of up to {frames} frames; trained weights, so that clips of every length differ from the base's",
-        ),
+        notes=(f"clips of up to {frames} frames; trained, so that clips of every length differ from the base's",),
+        settings=_settings(header.metadata.get(SETTINGS_KEY), path),
     )
+
+
+def _settings(text: str | None, path: Path) -> dict[str, object]:
+    """Of the pipeline around it, as the file says, which ours do and the published ones do not."""
+    if text is None:
+        return dict(PUBLISHED)
+    where = f"{path}: {SETTINGS_KEY}"
+    found = strict_json.parse_object(as_bytes(text, where), where=where)
+    for name, value in found.items():
+        if name not in PUBLISHED or not (value is None or type(value) in (int, float)):
+            raise CheckpointError(f"{where}: {name!r:.80} is {value!r:.80}; expected numbers, {', '.join(PUBLISHED)}")
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _frames(blocks: Sequence[TemporalBlock], given: Mapping[str, Tensor], path: Path) -> int:
@@ -177,7 +198,10 @@ def prepare_export(source: Source, *, components: Sequence[str] = ()) -> Export:
         for key, tensor in tensors.items()
     ]
     tables = [tensor for key, tensor in tensors.items() if key.endswith(".positional_embedding.embeddings")]
-    file = output_file("exvideo.safetensors", contents, {"format": "pt"}, tensors)
+    metadata = {"format": "pt"}
+    if source.pipeline is not None:
+        metadata[SETTINGS_KEY] = json.dumps({name: source.pipeline.get(name) for name in PUBLISHED})
+    file = output_file("exvideo.safetensors", contents, metadata, tensors)
     return Export(source=source, file=file, tensors=tensors, num_frames=tables[0].shape[0])
 
 

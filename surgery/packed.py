@@ -217,19 +217,23 @@ def _file(entry: Mapping[str, Any], where: str) -> PackedFile:
 
 
 def _pipeline(value: Any, where: str) -> dict[str, Any]:
-    """diffusers imports what model_index.json names, so that only libraries of models may stand there."""
+    """diffusers imports what model_index.json names, so that only libraries of models may stand there, and numbers."""
     found = as_object(value, where)
     for key, item in found.items():
         fine = key == CLASS_NAME and isinstance(item, str) and item.isidentifier()
         if key.isidentifier() and not key.startswith("_"):
-            fine = item is None or (
-                item == [None, None]
+            fine = (
+                item is None
+                or type(item) in (int, float, bool)
                 or (
-                    isinstance(item, list)
-                    and len(item) == 2
-                    and item[0] in _LIBRARIES
-                    and isinstance(item[1], str)
-                    and item[1].isidentifier()
+                    item == [None, None]
+                    or (
+                        isinstance(item, list)
+                        and len(item) == 2
+                        and item[0] in _LIBRARIES
+                        and isinstance(item[1], str)
+                        and item[1].isidentifier()
+                    )
                 )
             )
         if not fine:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,21 @@ def extend(base: Path, output: Path, num_frames: int) -> Path:
         open_source(str(base)), lambda held, anatomy: plan_exvideo(held, anatomy, num_frames, table_of=sinusoids)
     )
     return execute(job, output)
+
+
+def save_pipeline(case: str, folder: Path) -> Path:
+    """A pipeline's folder around the case's base, as far as surgery cares: an index as diffusers writes it."""
+    shutil.copytree(base_of(case), folder / "unet")
+    (folder / "scheduler").mkdir()
+    (folder / "scheduler" / "scheduler_config.json").write_text("{}")
+    index = {
+        "_class_name": "StableVideoDiffusionPipeline",
+        "_diffusers_version": "0.42.1",
+        "scheduler": ["diffusers", "EulerDiscreteScheduler"],
+        "unet": ["diffusers", SVD],
+    }
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+    return folder
 
 
 def tensors_of(name: str) -> dict[str, torch.Tensor]:

@@ -33,7 +33,8 @@ def random_lora(model: Any, kind: str) -> tuple[dict[str, torch.Tensor], dict[st
     """For every linear layer of every block: A and B in DiffSynth's names, and B A by diffusers' names."""
     stack, layers = LAYERS[kind]
     generator = torch.Generator().manual_seed(5)
-    lora, product = {}, {}
+    lora: dict[str, torch.Tensor] = {}
+    product: dict[str, torch.Tensor] = {}
     for number in range(len(getattr(model, stack))):
         for theirs, ours in layers.items():
             weight = model.get_parameter(f"{stack}.{number}.{ours}.weight")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from exvideo_cases import GOLDENS, base_of, extend
+from exvideo_cases import GOLDENS, base_of, extend, save_pipeline
 from growths import pack, snapshot, unpack
 from safetensors.numpy import load_file, save_file
 
@@ -58,21 +58,7 @@ def plan(num_frames: int, folder: Path = BASE) -> Plan:
 
 @pytest.fixture
 def pipeline(tmp_path: Path) -> Path:
-    """A pipeline folder around the base, as diffusers writes its index."""
-    folder = tmp_path / "svd"
-    (folder / "unet").mkdir(parents=True)
-    for path in BASE.iterdir():
-        (folder / "unet" / path.name).write_bytes(path.read_bytes())
-    (folder / "scheduler").mkdir()
-    (folder / "scheduler" / "scheduler_config.json").write_text("{}")
-    index = {
-        "_class_name": "StableVideoDiffusionPipeline",
-        "_diffusers_version": "0.42.1",
-        "scheduler": ["diffusers", "EulerDiscreteScheduler"],
-        "unet": ["diffusers", "UNetSpatioTemporalConditionModel"],
-    }
-    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
-    return folder
+    return save_pipeline("case_b", tmp_path / "svd")
 
 
 class TestPingPong:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from exvideo_cases import GOLDENS, apply_weights, base_of, extend, extension_of
+from exvideo_cases import GOLDENS, apply_weights, base_of, extend, extension_of, save_pipeline
 from safetensors.numpy import load_file, save_file
 
 from modelgrow.surgery import (
@@ -28,6 +28,11 @@ from modelgrow.surgery.shrink import prepare_shrink
 
 Grow = Callable[..., tuple[int, str, str]]
 WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path) -> Path:
+    return save_pipeline("case_b", tmp_path / "svd")
 
 
 class TestNames:
@@ -180,6 +185,35 @@ def test_wrong_bases(make_ltx: Callable[..., Path], tmp_path: Path) -> None:
     extend(base_of("case_a"), tmp_path / "grown", 40)
     with pytest.raises(SourceError, match="ExVideo's weights need Stable Video"):
         prepare_weights(extension_of("case_a"), open_source(str(tmp_path / "grown")))
+
+
+class TestSettings:
+    """Of the pipeline: the published weights want more contrast, and say so nowhere; ours say what they want."""
+
+    def apply(self, weights: Path, pipeline: Path, output: Path) -> dict[str, Any]:
+        execute(prepare_weights(weights, open_source(str(pipeline))), output)
+        index: dict[str, Any] = json.loads((output / "model_index.json").read_text())
+        return {name: index.get(name) for name in ("_class_name", "contrast", "video_scaling_factor")}
+
+    def test_published(self, pipeline: Path, tmp_path: Path) -> None:
+        found = self.apply(extension_of("case_b"), pipeline, tmp_path / "grown")
+        assert found == {"_class_name": "ExVideoPipeline", "contrast": 1.2, "video_scaling_factor": 0.13025}
+
+    def test_there_and_back(self, pipeline: Path, tmp_path: Path) -> None:
+        extend(pipeline, tmp_path / "own", 40)
+        write_export(prepare_export(open_source(str(tmp_path / "own"))), tmp_path / "own.safetensors")
+        plain = {"_class_name": "ExVideoPipeline", "contrast": None, "video_scaling_factor": None}
+        assert self.apply(tmp_path / "own.safetensors", pipeline, tmp_path / "again") == plain
+        self.apply(extension_of("case_b"), pipeline, tmp_path / "grown")
+        write_export(prepare_export(open_source(str(tmp_path / "grown"))), tmp_path / "published.safetensors")
+        assert self.apply(tmp_path / "published.safetensors", pipeline, tmp_path / "back")["contrast"] == 1.2
+
+    @pytest.mark.parametrize("settings", [{"contrast": "1"}, {"unet": 1}])
+    def test_of_a_stranger(self, settings: dict[str, Any], tmp_path: Path) -> None:
+        metadata = {"modelgrow.exvideo": json.dumps(settings)}
+        save_file(load_file(extension_of("case_b")), tmp_path / "bad.safetensors", metadata)
+        with pytest.raises(CheckpointError, match="expected numbers, contrast, video_scaling_factor"):
+            prepare_weights(tmp_path / "bad.safetensors", open_source(str(base_of("case_b"))))
 
 
 class TestCommands:
