@@ -25,11 +25,12 @@ def decodable(pipeline: DiffusionPipeline, arguments: Mapping[str, Any]) -> dict
 
 
 def decodable_length(pipeline: DiffusionPipeline, num_frames: int) -> int:
-    """By what the denoiser's anatomy says of its VAE; the same number where it has none."""
+    """By what the denoiser's anatomy and its VAE's config say; the same number where it has none."""
     for component in pipeline.components.values():
         anatomy = anatomies().get(stock_name(type(component).__name__))
         if anatomy is not None and anatomy.frames.kind not in ("", "none"):
-            return anatomy.frames_of(component.config).fit(num_frames)
+            vae = getattr(pipeline.components.get("vae"), "config", {})
+            return anatomy.frames_of(component.config).decoded_by(vae).fit(num_frames)
     return num_frames
 
 

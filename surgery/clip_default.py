@@ -39,7 +39,8 @@ def prepare_extend(
 ) -> Job:
     """Plan longer clips and validate; nothing is written.
 
-    Where a pipeline's generation.json says how long its clips are, those are taken for what it was trained on.
+    Where a pipeline's generation.json says how long its clips are, those are taken for what it was trained on. The
+    config of its VAE says which lengths can be decoded.
 
     Raises:
         SourceError: Nothing there makes clips.
@@ -48,6 +49,8 @@ def prepare_extend(
     known = anatomies() if known is None else known
     settings = _settings(source)
     before = settings.get(LENGTH)
+    vae = next((c.checkpoint.config for c in source.components if c.name == "vae" and c.checkpoint is not None), {})
+    options = replace(options, vae=options.vae or vae)
     if options.base_frames is None and type(before) is int and before > 0 and not _is_extended(source):
         options = replace(options, base_frames=before)
 

@@ -6,7 +6,8 @@ frames the model's.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from .errors import PlanError
@@ -18,8 +19,6 @@ from .plan import Copy, Plan, PlannedTensor, Values
 from .undo import TABLE_ROWS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from .anatomy import Anatomy
     from .checkpoint import Checkpoint
     from .positions import Frames
@@ -40,6 +39,8 @@ class ExtendOptions:
     """Positions become parameters."""
     base_frames: int | None = None
     """Frames of the clips that the base was trained on, where the anatomy's number is not true of it."""
+    vae: Mapping[str, Any] = field(default_factory=dict)
+    """The VAE's config, where there is one."""
     sinusoids: Sinusoids = sinusoids
     """ExVideo only: makes the table's first values. Where it is torch's, short clips stay the same to the bit."""
 
@@ -51,7 +52,7 @@ def plan_extend_frames(checkpoint: Checkpoint, anatomy: Anatomy, options: Extend
         PlanError: It makes no clips, or not with that method, or nobody has declared how.
         CheckpointError: Config and tensors do not agree.
     """
-    frames = anatomy.frames_of(checkpoint.config)
+    frames = anatomy.frames_of(checkpoint.config).decoded_by(options.vae)
     if frames.kind == "exvideo":
         return _exvideo(checkpoint, anatomy, options)
     length = length_of(checkpoint, anatomy, frames, options.to, options.base_frames)

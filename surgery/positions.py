@@ -30,6 +30,9 @@ ROPE_DIMS: dict[str, Callable[[Any], int]] = {
 """How many channels turn with the frame, half as many frequencies. `d` is the config key `rope_key`, which may also be
 two keys with " * " or " // " between them."""
 
+VAE_STRIDES = ("scale_factor_temporal", "temporal_compression_ratio")
+"""What VAEs' configs call the frames of a latent frame."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class FramesVariant:
@@ -85,6 +88,14 @@ class Frames:
         """With what a variant says instead."""
         given = {item.name: getattr(variant, item.name) for item in fields(variant) if item.name != "when"}
         return replace(self, **{name: value for name, value in given.items() if value is not None})
+
+    def decoded_by(self, vae: Mapping[str, Any]) -> Frames:
+        """With the stride that a VAE's own config gives, which may be another than its family's."""
+        stride = next((vae[key] for key in VAE_STRIDES if isinstance(vae.get(key), int | float)), 0)
+        family, is_one, first = self.vae.partition("k")
+        if not is_one or not family or stride != int(stride) or stride < 1:
+            return self
+        return replace(self, vae=f"{int(stride)}k{first}")
 
     @property
     def _numbers(self) -> tuple[int, int]:

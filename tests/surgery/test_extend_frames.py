@@ -63,6 +63,21 @@ def test_vae_arithmetic(vae: str, asked: int, made: int, latents: int) -> None:
     assert frames.fit(frames.pixels(latents)) == frames.pixels(latents) >= made
 
 
+@pytest.mark.parametrize(
+    ("family", "config", "rule"),
+    [
+        ("4k+1", {"scale_factor_temporal": 2}, "2k+1"),
+        ("4k", {"temporal_compression_ratio": 8.0}, "8k"),
+        ("8k+1", {"temporal_compression_ratio": None}, "8k+1"),
+        ("k", {"temporal_compression_ratio": 4}, "k"),
+        ("17:5", {"temporal_compression_ratio": 4}, "17:5"),
+        ("4k+1", {"temporal_compression_ratio": 2.5}, "4k+1"),
+    ],
+)
+def test_the_vae_itself_knows_best(family: str, config: dict[str, Any], rule: str) -> None:
+    assert Frames(unit="latent frames", note="", vae=family).decoded_by(config).vae == rule
+
+
 SPECIFIED = {
     "wan": ("riflex", 129, 21, 33), "sana-video": ("riflex", 129, 21, 33), "wan-animate": ("riflex", 129, 20, 33),
     "hunyuan-video": ("none", 129, 33, 33), "hunyuan-video-1.5": ("riflex", 129, 31, 33),
