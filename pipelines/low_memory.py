@@ -1,13 +1,15 @@
-"""Less memory for more time: feed-forward layers in pieces, the VAE in tiles."""
+"""Less memory for more time: layers in pieces, clips one by one, the VAE in tiles."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 import torch
+from diffusers import UNetSpatioTemporalConditionModel
 
 from .arguments import parameters_of
 from .memory import DENOISERS
+from .one_clip import one_clip_at_a_time
 
 if TYPE_CHECKING:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
@@ -24,8 +26,9 @@ def offload_for(device: torch.device) -> str | None:
 def save_memory(pipeline: DiffusionPipeline) -> dict[str, int]:
     """Switch on what diffusers' components have for it.
 
-    Feed-forward layers of UNets run frame by frame (SVD's are four times as wide as their input); the VAE decodes
-    clips one by one and large frames in tiles, where it can do that.
+    Feed-forward layers of UNets run frame by frame (SVD's are four times as wide as their input), and SVD's UNet takes
+    the two clips of guidance one after the other; the VAE decodes clips one by one and large frames in tiles, where it
+    can do that.
 
     Returns:
         What to call the pipeline with besides.
@@ -34,6 +37,8 @@ def save_memory(pipeline: DiffusionPipeline) -> dict[str, int]:
         denoiser: Any = getattr(pipeline, name, None)
         if hasattr(denoiser, "enable_forward_chunking"):
             denoiser.enable_forward_chunking(chunk_size=1, dim=0)
+        if isinstance(denoiser, UNetSpatioTemporalConditionModel):
+            one_clip_at_a_time(denoiser)
     vae = getattr(pipeline, "vae", None)
     for way in ("slicing", "tiling"):
         if hasattr(vae, f"use_{way}"):  # every VAE has the switch; for want of this it raises

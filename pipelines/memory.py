@@ -25,6 +25,8 @@ from torch._subclasses.fake_tensor import (
 from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from .one_clip import as_it_runs
+
 if TYPE_CHECKING:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
@@ -32,7 +34,7 @@ Report = Callable[[str], None]
 
 DENOISERS = ("transformer", "transformer_2", "unet")
 """Components of diffusers' pipelines that run once a step."""
-_PEAK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_STATUS, _CLEAR, _MEMINFO = (Path("/proc") / name for name in ("self/status", "self/clear_refs", "meminfo"))
 _UNPREDICTABLE = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedFakeTensorException)
 
 
@@ -141,7 +143,17 @@ def forecast(
     if _in_groups(module) or any(tensor.is_meta for tensor in away):
         # Layer by layer: this one, and the next one on its way.
         weights = 2 * max(sum(p.nbytes for p in leaf.parameters(recurse=False)) for leaf in module.modules())
+    args, kwargs = as_it_runs(module, args, kwargs)
     return Forecast(held=held_bytes(device), weights=weights, activations=activation_bytes(module, args, kwargs))
+
+
+def room(device: torch.device) -> int | None:
+    """Bytes that a device could still give, with what is held; None where the system does not say."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+    if device.type == "cpu" and _MEMINFO.exists():
+        return held_bytes(device) + _read(_MEMINFO, "MemAvailable")
+    return None
 
 
 def held_bytes(device: torch.device) -> int:
@@ -150,22 +162,22 @@ def held_bytes(device: torch.device) -> int:
         return torch.cuda.memory_allocated(device)
     if device.type == "mps":
         return torch.mps.current_allocated_memory()
-    return _from_status("VmRSS") or _max_resident()
+    return _read(_STATUS, "VmRSS") or _max_resident()
 
 
 def reset_peak(device: torch.device) -> None:
     """Let `peak_bytes` count from now on, where the system can do that."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    elif _PEAK[1].exists():
-        _PEAK[1].write_text("5", encoding="ascii")
+    elif _CLEAR.exists():
+        _CLEAR.write_text("5", encoding="ascii")
 
 
 def peak_bytes(device: torch.device) -> int:
     """The most that was in use on a device since `reset_peak`."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return _from_status("VmHWM") or _max_resident()
+    return _read(_STATUS, "VmHWM") or _max_resident()
 
 
 def _heavy(pipeline: Any) -> Iterator[tuple[str, torch.nn.Module]]:
@@ -192,7 +204,9 @@ def _forecaster(name: str, device: torch.device, report: Report) -> Callable[...
             report(f"the {name}'s memory can't be predicted: {type(error).__name__}")
             return
         parts = ", ".join(f"{part} {value / 1e9:.2f}" for part, value in vars(found).items() if value)
-        report(f"predicted peak {found.total / 1e9:.2f} GB in the {name} ({parts})")
+        there = room(device)
+        short = f"; there are {there / 1e9:.2f} GB" if there is not None and there < found.total else ""
+        report(f"predicted peak {found.total / 1e9:.2f} GB in the {name} ({parts}){short}")
 
     return before_forward
 
@@ -218,10 +232,11 @@ def _in_groups(module: torch.nn.Module) -> bool:
     return any(registry is not None and registry.get_hook("group_offloading") for registry in registries)
 
 
-def _from_status(key: str) -> int:
-    if not _PEAK[0].exists():
+def _read(table: Path, key: str) -> int:
+    """Bytes, of Linux's tables of kilobytes; 0 where there is none."""
+    if not table.exists():
         return 0
-    lines = (line.split() for line in _PEAK[0].read_text(encoding="ascii", errors="replace").splitlines())
+    lines = (line.split() for line in table.read_text(encoding="ascii", errors="replace").splitlines())
     return next((int(words[1]) * 1024 for words in lines if words[:1] == [f"{key}:"]), 0)
 
 
