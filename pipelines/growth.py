@@ -10,6 +10,7 @@ import torch
 
 from modelgrow.surgery import CheckpointError, SourceError
 from modelgrow.surgery.packed import GROWTH_NAME, read_packed
+from modelgrow.surgery.slot import slot_of
 from modelgrow.surgery.trace import names_after, rename
 
 from .models import model_class
@@ -42,7 +43,9 @@ def load_growth(model: M, growth: str | Path, *, component: str | None = None) -
         component: Which component of the growth, or of the pipeline, where that is not plain.
 
     Returns:
-        The same pipeline; for a model, a new one of the class that the growth needs.
+        The same pipeline, which is of a grown class from then on if the growth has a slot for a language model: give
+        it one as `llm` and `llm_tokenizer`, or it fetches the one that the slot names. For a model, a new one of the
+        class that the growth needs.
 
     Raises:
         SourceError: There is no such file, or the growth is of another base.
@@ -56,7 +59,18 @@ def load_growth(model: M, growth: str | Path, *, component: str | None = None) -
     parts = _parts(pipeline, packed, component)
     grown = {name: _grow(getattr(pipeline, name), part, packed, name, pipeline) for name, part in parts.items()}
     pipeline.register_modules(**grown)
+    if any(slot_of(part.config) for part in parts.values()):
+        _read_along(pipeline)
     return model
+
+
+def _read_along(pipeline: Any) -> None:
+    """Make it one that reads its prompts with a language model too."""
+    from .grown.pipeline import GrownPipeline, grown_pipeline
+
+    if not isinstance(pipeline, GrownPipeline):
+        pipeline.__class__ = grown_pipeline(type(pipeline))
+        pipeline.register_modules(llm=None, llm_tokenizer=None)
 
 
 def _locate(growth: str | Path) -> Path:

@@ -200,11 +200,12 @@ def _run(
     """Outputs on random inputs, and the model's config. The inputs are drawn for `config` if one is given: those of an
     extended model would be longer clips than its base's."""
     model = load_model(checkpoint, dtype=dtype, device=device)
+    drawn_for = {**(config or model.config), "llm_slot": model.config.get("llm_slot")}
     outputs = []
     for draw in range(draws):
         inputs = random_inputs(
             str(checkpoint.class_name),
-            config or model.config,
+            drawn_for,
             seed=seed + draw,
             device=torch.device(device),
             dtype=dtype,

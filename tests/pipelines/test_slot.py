@@ -1,4 +1,4 @@
-"""A slot changes nothing before it is trained: every architecture, every dtype, all weights random, through the disk."""
+"""A slot changes nothing before it is trained: every architecture and dtype, all weights random, through the disk."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_samples_read_their_own_text(row: Architecture, tmp_path: Path) -> None:
 
 def test_motion_adapter_has_no_place_for_a_slot(tmp_path: Path) -> None:
     row = row_of("motion-adapter")
-    with pytest.raises(PlanError, match="no slot can stand in it.*the UNet that it is plugged into"):
+    with pytest.raises(PlanError, match=r"no slot can stand in it.*the UNet that it is plugged into"):
         attach(save(tmp_path / "base", row.class_name, row.tiny), tmp_path / "slot")
 
 

@@ -202,7 +202,7 @@ def test_contexts_for_callers_that_can_not_pass_them(folder: Path) -> None:
         assert equal(run(model, others), uncond)
     with pytest.raises(GenerateError, match="outside cache_context"):
         run(model, others)
-    with pytest.raises(GenerateError, match="'cond_uncond'.*cond, uncond only"), model.cache_context("cond_uncond"):
+    with pytest.raises(GenerateError, match=r"'cond_uncond'.*cond, uncond only"), model.cache_context("cond_uncond"):
         pass
     model.clear_llm_context()
     assert not equal(run(model, others), expected)
