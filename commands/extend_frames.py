@@ -28,7 +28,6 @@ from .options import (
 if TYPE_CHECKING:
     from modelgrow.surgery.exvideo import Sinusoids
 
-EXVIDEO_BASE = "UNetSpatioTemporalConditionModel"
 EPILOG = (
     "Examples:\n\n"
     "  [bold]grow extend-frames --to 128 Wan-AI/Wan2.1-T2V-1.3B-Diffusers -o wan-128f[/bold]\n\n"
@@ -87,10 +86,12 @@ def extend_frames(
     from modelgrow.surgery import anatomies, default_output, open_source
     from modelgrow.surgery.clip_default import prepare_extend
     from modelgrow.surgery.extend_frames import ExtendOptions
+    from modelgrow.surgery.exvideo import BASE_CLASS
+    from modelgrow.surgery.grown import stock_name
 
     source = open_source(ckpt, config=config, variant=variant, revision=revision)
     options = ExtendOptions(to=to, method=method, trainable=trainable, base_frames=base_frames)
-    if any(part.class_name == EXVIDEO_BASE for part in source.components):
+    if any(stock_name(part.class_name) == BASE_CLASS for part in source.components):
         options = replace(options, sinusoids=_exact_sinusoids())
     job = prepare_extend(source, options, components=component or (), known=anatomies(tuple(anatomy or ())))
     target = output or default_output(job)

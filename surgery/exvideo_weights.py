@@ -29,6 +29,7 @@ from .exvideo import (
     temporal_blocks,
 )
 from .foreign import as_bytes
+from .grown import stock_name
 from .header import read_header
 from .job import prepare
 from .layout import output_file
@@ -68,7 +69,9 @@ def prepare_weights(path: Path, base: Source, *, components: Sequence[str] = ())
         CheckpointError: The weights do not fit the base, or are not all there.
     """
     if not components:
-        components = [c.name for c in base.components if c.checkpoint is not None and c.class_name == BASE_CLASS]
+        components = [
+            c.name for c in base.components if c.checkpoint is not None and stock_name(c.class_name) == BASE_CLASS
+        ]
     if not components:
         classes = ", ".join(c.class_name for c in base.components) or "nothing"
         raise SourceError(
@@ -182,7 +185,7 @@ def prepare_export(source: Source, *, components: Sequence[str] = ()) -> Export:
         SourceError: There is no extended UNet.
         CheckpointError: Tensors of a temporal block are missing.
     """
-    found = [c for c in source.components if c.class_name == CLASS and c.name in (components or (c.name,))]
+    found = [c for c in source.components if stock_name(c.class_name) == CLASS and c.name in (components or (c.name,))]
     if not found or found[0].checkpoint is None:
         classes = ", ".join(c.class_name for c in source.components) or "nothing"
         raise SourceError(f"{source.name}: holds {classes}; DiffSynth's names are for {CLASS} only")

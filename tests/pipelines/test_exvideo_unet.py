@@ -12,17 +12,19 @@ import numpy as np
 import pytest
 import torch
 from architectures.svd import TINY
+from attached import attach
 from diffusers import AutoModel, UNetSpatioTemporalConditionModel
 from diffusers.hooks import apply_group_offloading
 from exvideo_cases import EXVIDEO, GOLDENS, SVD, apply_weights, base_of, extend, run_case, tensors_of
-from growths import pack
+from growths import pack, snapshot
 from models import build, save
 
 from modelgrow.pipelines import ExVideoUNetSpatioTemporalConditionModel, load_growth
 from modelgrow.pipelines.models import align, load_model
 from modelgrow.pipelines.verify import verify
-from modelgrow.surgery import GenerateError, open_checkpoint
+from modelgrow.surgery import GenerateError, execute, open_checkpoint, open_source
 from modelgrow.surgery.diffsynth import NAMES, block_numbers, our_names
+from modelgrow.surgery.shrink import prepare_shrink
 
 ATOL = 2e-5
 """Against the reference with diffusers' GroupNorm epsilons; what is measured is 4e-6."""
@@ -182,6 +184,19 @@ def test_stored_in_half_and_run_in_full(tmp_path: Path) -> None:
     report = verify(tmp_path / "grown", folder, dtype="float32")
     assert report.is_identical, report.sentence
     assert "ExVideoUNet" in report.sentence
+
+
+def test_a_slot_before_and_after(tmp_path: Path) -> None:
+    """A language model's slot and the extension, in either order: the base's function, and steps that go back."""
+    folder = save(tmp_path / "base", SVD, TINY_SVD)
+    slot_first = extend(attach(folder, tmp_path / "slot"), tmp_path / "slot-frames", 9)
+    slot_last = attach(extend(folder, tmp_path / "frames", 9), tmp_path / "frames-slot")
+    for grown, before in ((slot_first, tmp_path / "slot"), (slot_last, tmp_path / "frames")):
+        assert open_checkpoint(grown).class_name == f"Grown{EXVIDEO}"
+        report = verify(grown, folder)
+        assert report.is_identical, report.sentence
+        again = execute(prepare_shrink(open_source(str(grown))), tmp_path / f"{grown.name}-again")
+        assert snapshot(again) == snapshot(before)
 
 
 def test_growth_on_a_loaded_model(tmp_path: Path) -> None:
