@@ -12,8 +12,14 @@ from .options import Overwrite
 
 if TYPE_CHECKING:
     from modelgrow.examples.demo import DemoResult
+    from modelgrow.examples.learn import Learned
 
-EPILOG = "Example:  [bold]grow demo -o grow-demo[/bold]"
+EPILOG = (
+    "Examples:\n\n"
+    "  [bold]grow demo -o grow-demo[/bold]\n\n"
+    "  [bold]grow demo --no-train[/bold]                          half a minute\n\n"
+    "  [bold]grow demo --steps 1000 --prompts 256[/bold]          learns more, measures finer, takes longer"
+)
 
 
 def demo(
@@ -23,16 +29,28 @@ def demo(
     prompt: Annotated[
         str, typer.Option(help="Shapes, colors and motions that the tiny model knows.")
     ] = "a red circle moves right",
-    seed: Annotated[int, typer.Option(help="Seed of both clips.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of both clips, and of the training.")] = 0,
+    train: Annotated[bool, typer.Option(help="Train what is new, and measure what it has learned.")] = True,
+    steps: Annotated[int, typer.Option(min=1, help="Of training, with 16 clips each.")] = 300,
+    prompts: Annotated[int, typer.Option(min=2, help="To measure with, of one, two and three objects each.")] = 128,
     overwrite: Overwrite = False,
 ) -> None:
-    """See it work, with no download: generate, grow, verify, generate again: the same clip, to the bit."""
+    """See it work, with no download: generate, grow, verify, generate again: the same clip, to the bit. Then train."""
     err = console(stderr=True)
     with err.status("loading torch and diffusers") as status:
         quiet_libraries()
         from modelgrow.examples.demo import run_demo
 
-        result = run_demo(output, prompt=prompt, seed=seed, overwrite=overwrite, report=status.update)
+        result = run_demo(
+            output,
+            prompt=prompt,
+            seed=seed,
+            train=train,
+            steps=steps,
+            prompts=prompts,
+            overwrite=overwrite,
+            report=status.update,
+        )
     _show_demo(result)
     if not result.identical:
         raise typer.Exit(1)
@@ -48,5 +66,27 @@ def _show_demo(result: DemoResult) -> None:
     out.print(table)
     style = "bold green" if result.identical else "bold red"
     out.print(result.sentence, style=style, markup=False)
+    if result.learned:
+        _show_learned(result.learned)
     for path in result.paths:
         out.print(f"  {path}", markup=False, highlight=False)
+
+
+def _show_learned(learned: Learned) -> None:
+    from rich.table import Table
+
+    run = learned.run
+    title = (
+        f"{run.steps} steps of {learned.settings.batch_size} clips in {run.seconds:.0f} s, "
+        f"{run.trained_parameters:,} new parameters; {learned.prompts} prompts of each kind, read by a program"
+    )
+    table = Table("objects", "right", "base", "trained", "change", title=title)
+    for change in learned.changes:
+        style = "green" if change.rose else "red" if change.fell else ""
+        difference = f"{100 * (change.trained - change.base):+.1f} +/- {100 * change.error:.1f}"
+        cells = (f"{100 * change.base:.1f} %", f"{100 * change.trained:.1f} %", difference)
+        table.add_row(str(change.objects), change.aspect, *cells, style=style)
+    out = console()
+    out.print()
+    out.print(table)
+    out.print(learned.sentence, markup=False)

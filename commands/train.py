@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -20,7 +21,7 @@ EPILOG = (
     "  [bold]grow train ./Wan2.1-T2V-1.3B-suffix8 --data ./clips -o ./run --steps 2000[/bold]\n\n"
     "  [bold]grow train --config run.toml[/bold]\n\n"
     "  [bold]accelerate launch -m modelgrow.cli train ./grown --data ./clips -o ./run[/bold]\n\n"
-    "The same command goes on with a run that was stopped. The result is ./run/model."
+    "The same command goes on with a run that was stopped. Results: ./run/model, and ./run/growth without the base."
 )
 
 
@@ -75,6 +76,12 @@ def train(
             metavar="K", help="Suffix growth: K fixed draws per clip, trunk computed once.", show_default=False
         ),
     ] = None,
+    held_out: Annotated[
+        float | None, typer.Option(help="Share of clips to measure with and not train on (0).", show_default=False)
+    ] = None,
+    compile_blocks: Annotated[
+        bool | None, typer.Option("--compile", help="torch.compile the repeated blocks.", show_default=False)
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything random (0).", show_default=False)] = None,
     save_every: Annotated[int | None, typer.Option(min=1, help="Steps (200).", show_default=False)] = None,
     preview_every: Annotated[int | None, typer.Option(min=0, help="Steps (0: never).", show_default=False)] = None,
@@ -83,6 +90,10 @@ def train(
     ] = None,
     tracker: Annotated[
         str | None, typer.Option(help="tensorboard (default), wandb, trackio, none.", show_default=False)
+    ] = None,
+    more: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any other setting; may be repeated.", show_default=False),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -104,20 +115,27 @@ def train(
         "gradient_checkpointing": gradient_checkpointing,
         "ema_decay": ema_decay,
         "cache_trunk": cache_trunk,
+        "held_out": held_out,
+        "compile": compile_blocks,
         "seed": seed,
         "save_every": save_every,
         "preview_every": preview_every,
         "previews": preview or None,
         "tracker": tracker,
     }
+    given = {name: value for name, value in flags.items() if value is not None}
     err = console(stderr=True)
     with err.status("loading torch and diffusers") as status:
         quiet_libraries()
         from modelgrow.train.run import train as run
-        from modelgrow.train.settings import read_settings
+        from modelgrow.train.settings import parse_settings, read_settings
 
-        settings = read_settings(config, flags)
-        result = run(settings, tell=status.update, report=lambda progress: status.update(_line(progress)))
+        result = run(
+            read_settings(config, {**parse_settings(more or []), **given}),
+            tell=status.update,
+            report=lambda progress: status.update(_line(progress)),
+            announce=lambda line: err.print(line, highlight=False, markup=False, soft_wrap=True),
+        )
     if as_json:
         print(json.dumps(result.to_json(), indent=2))
     else:
@@ -125,11 +143,12 @@ def train(
 
 
 def _line(progress: Progress) -> str:
-    left = progress.seconds / max(progress.step, 1) * (progress.steps - progress.step)
     memory = f"  {size(progress.memory)}" if progress.memory else ""
+    held_out = f"  held out {progress.validation:.4f}" if progress.validation is not None else ""
     return (
-        f"step {progress.step} of {progress.steps}  loss {progress.loss:.4f}  lr {progress.learning_rate:.2g}  "
-        f"{progress.samples_per_second:.3g} clips/s{memory}  {left / 60:.0f} min left"
+        f"step {progress.step} of {progress.steps}  loss {progress.loss:.4f}{held_out}  "
+        f"lr {progress.learning_rate:.2g}  {progress.samples_per_second:.3g} clips/s{memory}  "
+        f"{timedelta(seconds=round(progress.seconds_left))} left"
     )
 
 
@@ -137,7 +156,8 @@ def _show(result: Result) -> None:
     out = console()
     out.print(
         f"{result.steps} steps, {count(result.trained_parameters)} parameters trained; "
-        f"loss {result.first_loss:.4f} to {result.last_loss:.4f}",
+        f"loss {result.first_loss:.4f} to {result.last_loss:.4f}"
+        + (f"; {result.validation:.4f} on held-out clips" if result.validation is not None else ""),
         highlight=False,
     )
     predicted = size(result.predicted_memory)
@@ -146,3 +166,5 @@ def _show(result: Result) -> None:
     if result.changed:
         out.print(result.changed.sentence, highlight=False)
     out.print(f"model: [bold]{result.model}[/bold]", highlight=False, soft_wrap=True)
+    if result.growth:
+        out.print(f"the growth alone: {result.growth}", highlight=False, soft_wrap=True)

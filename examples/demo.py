@@ -1,7 +1,8 @@
-"""`grow demo`: the whole idea in a minute, with nothing to download.
+"""`grow demo`: the whole idea in minutes, with nothing to download.
 
-The foundation makes a clip. It is grown by two blocks, the two are verified to be the same function,
-and the grown one makes the clip again from the same seed: the same, to the bit.
+The foundation makes a clip. It is grown by half its depth, the two are verified to be the same function,
+and the grown one makes the clip again from the same seed: the same, to the bit. Then what is new learns to
+draw two and three objects, see `learn`.
 """
 
 from __future__ import annotations
@@ -24,15 +25,20 @@ from modelgrow.pipelines.verify import verify
 from modelgrow.surgery import ExpandOptions, execute, inspect, open_source, plan_expand, prepare
 from modelgrow.surgery.staging import staged
 
+from .learn import PROMPTS, STEPS, learn
+from .read_model import SEED
 from .shapes.captions import motion_phrase
 from .shapes.reader import read_clip
 
 if TYPE_CHECKING:
     from modelgrow.pipelines.verify import VerifyReport
 
+    from .learn import Learned
+
 PROMPT = "a red circle moves right"
-GROWTH = ExpandOptions(mode="suffix", blocks=2)
-GROWN = "grown-pipeline"
+GROWTH = ExpandOptions(mode="insert", blocks=3)
+"""As ModelGrow does it: new blocks between the old ones, here after every second."""
+GROWN, RUN, LEARNED = "grown-pipeline", "run", "learned.png"
 
 _ROOM = 8_000_000
 """Bytes that the clips and the contact sheet fit into."""
@@ -47,6 +53,8 @@ class DemoResult:
     identical: bool
     sentence: str
     paths: tuple[Path, ...]
+    learned: Learned | None
+    """None without training, and where the models differ."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +79,10 @@ def run_demo(
     *,
     prompt: str = PROMPT,
     seed: int = 0,
+    train: bool = True,
+    steps: int = STEPS,
+    prompts: int = PROMPTS,
+    workers: int | None = None,
     overwrite: bool = False,
     report: Callable[[str], None] = lambda _: None,
 ) -> DemoResult:
@@ -78,9 +90,11 @@ def run_demo(
 
     Args:
         output: The folder to make: base.mp4 and .gif, grown.mp4 and .gif, their settings, comparison.png, and
-            the grown pipeline.
+            the grown pipeline; with training, the run and learned.png besides.
         prompt: What the clips should show.
-        seed: Of both clips.
+        seed: Of both clips, and of the training.
+        train: Train what is new, and measure what came of it.
+        steps, prompts, workers: See `learn`.
         overwrite: Replace `output` if it exists.
         report: Told what is going on, a line each.
 
@@ -103,13 +117,41 @@ def run_demo(
         report("writing the clips")
         names = _save(base, grown, work, prompt)
     identical, sentence = _judge(base, grown, verdict)
+    paths = [output / name for name in (*names, GROWN)]
+    learned = None
+    if train and identical:
+        with _one_thread():
+            learned = learn(
+                output / GROWN,
+                foundation,
+                output / RUN,
+                steps=steps,
+                prompts=prompts,
+                seed=seed,
+                workers=workers,
+                report=report,
+            )
+        _draw(learned, output / LEARNED)
+        paths += [output / LEARNED, learned.run.model, *([learned.run.growth] if learned.run.growth else [])]
     return DemoResult(
         prompt=prompt,
         rows=_rows(base, grown),
         identical=identical,
         sentence=sentence,
-        paths=tuple(output / name for name in (*names, GROWN)),
+        paths=tuple(paths),
+        learned=learned,
     )
+
+
+def _draw(learned: Learned, path: Path) -> None:
+    """The first prompt of each kind: the base's clip, and below it the trained model's."""
+    strips = [
+        Strip(title=title, frames=clip)
+        for prompt, *clips in learned.pairs
+        for title, clip in zip((prompt, "the same, after training"), clips, strict=True)
+    ]
+    settings = {"training": learned.settings.to_json(), "prompts": learned.prompts, "noise": SEED}
+    write_sheet(strips, path, caption=f"the base, and after {learned.run.steps} steps", settings=settings)
 
 
 @contextmanager

@@ -42,8 +42,10 @@ class Memory:
 
     @property
     def sentence(self) -> str:
-        parts = ", ".join(f"{name} {value / 1e9:.2f}" for name, value in vars(self).items() if value)
-        return f"predicted peak {self.total / 1e9:.2f} GB ({parts}); what one operation needs for itself comes on top"
+        unit, digits, by = ("GB", 2, 1e9) if self.total >= 1e9 else ("MB", 1, 1e6)
+        parts = ", ".join(f"{name} {value / by:.{digits}f}" for name, value in vars(self).items() if value)
+        peak = f"predicted peak {self.total / by:.{digits}f} {unit}"
+        return f"{peak} ({parts}); what one operation needs for itself comes on top"
 
 
 def predict_memory(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from modelgrow.surgery import TrainError
 
 from . import alarm
 from .finish import finish
+from .keep import keep_settings
 from .loop import Loop
 from .memory import predict_memory
 from .preview import Previews
@@ -23,11 +23,14 @@ from .setup import set_up
 from .trunk import Trunk, trunk_depth
 
 if TYPE_CHECKING:
+    from .data.report import DataReport
+    from .families.family import Family
     from .memory import Memory
     from .settings import Settings
     from .setup import Run
 
-SETTINGS_NAME = "settings.toml"
+SHOWN = 5
+"""Clips that were refused and are named."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,20 +76,27 @@ def train(
     *,
     tell: Callable[[str], None] = lambda _: None,
     report: Callable[[Progress], None] = lambda _: None,
+    announce: Callable[[str], None] = lambda _: None,
+    wrap: Callable[[Family], Family] = lambda family: family,
 ) -> Result:
     """Run, or go on with the run that stands in the output folder.
 
     Args:
         settings: All of them; they are saved in the folder, and a run goes on only with the same.
-        tell: Hears a line about each stage.
+        tell: Hears a line about each stage, as it passes.
         report: Hears about each step.
+        announce: Hears, on the main process, what should stay in sight: the data, what trains, the memory.
+        wrap: Puts something in the place of the model's family, for what is known of this model alone.
 
     Raises:
         GrowError: It can't be set up, or did not do what a run must do.
     """
     folder = Path(settings.output)
     keep_settings(settings, folder)
-    run = set_up(settings, tell)
+    run = set_up(settings, tell, wrap)
+    say = announce if run.accelerator.is_main_process else lambda _: None
+    for line in about_data(run.data):
+        say(line)
     if run.accelerator.is_main_process:
         (folder / "data.json").write_text(json.dumps(run.data.to_json(), indent=2) + "\n", encoding="utf-8")
     run.accelerator.init_trackers("modelgrow")
@@ -102,7 +112,9 @@ def train(
     loop = Loop(run=run, report=hear, preview=previews.make if previews else None)
     if settings.cache_trunk:
         loop.trunk = make_trunk(loop, tell)
-    tell(f"{sum(p.numel() for _, p in run.trained):,} parameters train; {memory.sentence}")
+    say(f"{sum(p.numel() for _, p in run.trained):,} parameters train; {memory.sentence}")
+    if loop.step:
+        say(f"going on from step {loop.step} of {settings.steps}")
     loop.train()
     peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
     model, growth = finish(run, loop, tell)
@@ -144,23 +156,14 @@ def predict(run: Run) -> Memory:
     return memory.split(run.accelerator.num_processes) if run.is_split else memory
 
 
-def keep_settings(settings: Settings, folder: Path) -> None:
-    """Save the settings, or see that a run that is there had the same. Raises `TrainError`."""
-    path = folder / SETTINGS_NAME
-    text = settings.to_toml()
-    if path.exists():
-        before = path.read_text(encoding="utf-8")
-        if before != text:
-            differ = sorted(set(before.splitlines()) ^ set(text.splitlines()))
-            raise TrainError(
-                f"{path}: the run there has other settings ({'; '.join(differ)[:300]}). "
-                "Go on with its own, or choose another -o"
-            )
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f".{SETTINGS_NAME}.{os.getpid()}"  # several processes may come by at once
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+def about_data(data: DataReport) -> list[str]:
+    """What is trained on, in lines; what is not, and why."""
+    sizes = ", ".join(f"{b.clips} of {b.num_frames} x {b.height} x {b.width}" for b in data.buckets)
+    lines = [f"{data.name}: {data.clips} clips ({sizes}), {data.frames_used:.0%} of their frames are trained on"]
+    lines += [f"left out: {refused.name}: {refused.reason}" for refused in data.refused[:SHOWN]]
+    if len(data.refused) > SHOWN:
+        lines.append(f"and {len(data.refused) - SHOWN} more, all in data.json")
+    return lines
 
 
 def make_trunk(loop: Loop, tell: Callable[[str], None]) -> Trunk:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from modelgrow.surgery import TrainError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 TRAINED = ("new", "grown-blocks", "all", "lora")
@@ -148,6 +148,20 @@ def read_settings(path: Path | None, flags: Mapping[str, Any]) -> Settings:
         if name not in given:
             raise TrainError(f"{name} is not set; give it as a flag or in the TOML file")
     return Settings(**given)
+
+
+def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
+    """Settings from "key=value", the value as in TOML or a plain word. Raises `TrainError`."""
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip().isidentifier():
+            raise TrainError(f"--set {text}: expected KEY=VALUE, as --set shift=5.0")
+        try:
+            found |= tomllib.loads(f"{name} = {value}")
+        except tomllib.TOMLDecodeError:
+            found[name.strip()] = value.strip()
+    return found
 
 
 def changed(settings: Settings, **values: Any) -> Settings:

@@ -43,7 +43,7 @@ FILES = {
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[demo.DemoResult, Path, list[str]]:
     output = tmp_path_factory.mktemp("demo") / "grow-demo"
     said: list[str] = []
-    return demo.run_demo(output, report=said.append), output, said
+    return demo.run_demo(output, train=False, report=said.append), output, said
 
 
 def gif_frames(path: Path) -> list[np.ndarray]:
@@ -62,7 +62,7 @@ def test_what_it_leaves(finished: tuple[demo.DemoResult, Path, list[str]]) -> No
     assert {path.name for path in output.iterdir()} == FILES
     assert all(path.exists() and path.parent == output for path in result.paths)
     assert [path.name for path in output.parent.iterdir()] == ["grow-demo"]
-    assert "growing it by 2 blocks (suffix)" in said
+    assert "growing it by 3 blocks (insert)" in said
     base, grown = gif_frames(output / "base.gif"), gif_frames(output / "grown.gif")
     assert len(base) == len(grown) > 1
     assert all(np.array_equal(a, b) for a, b in zip(base, grown, strict=True))
@@ -73,7 +73,7 @@ def test_what_it_says(finished: tuple[demo.DemoResult, Path, list[str]]) -> None
     result, _, _ = finished
     rows = {label: (base, grown) for label, base, grown in result.rows}
     base_blocks, grown_blocks = map(int, rows["transformer blocks"])
-    assert grown_blocks == base_blocks + 2
+    assert grown_blocks == base_blocks + 3
     base_count, grown_count = (int(text.replace(",", "")) for text in rows["its parameters"])
     assert base_count < grown_count
     assert rows["the reader sees"] == ("a red circle moves right", "a red circle moves right")
@@ -105,7 +105,7 @@ def test_existing_output_is_refused_before_any_work(tmp_path: Path) -> None:
 
 
 def test_growth_that_is_not_exact_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "GROWTH", ExpandOptions(mode="suffix", blocks=2, init="copy"))
+    monkeypatch.setattr(demo, "GROWTH", ExpandOptions(mode="insert", blocks=3, init="copy"))
     output = tmp_path / "out"
     output.mkdir()
     result = demo.run_demo(output, seed=1, overwrite=True)

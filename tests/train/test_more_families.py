@@ -40,7 +40,7 @@ def recorded_call(name: str, pipeline: Any, model: Any) -> tuple[torch.Tensor, t
     handle.remove()
     args, kwargs, output = calls[0]
     noisy = args[0] if args else kwargs["hidden_states"]
-    timesteps = kwargs.get("timestep", args[1] if len(args) > 1 else None)
+    timesteps = args[1] if len(args) > 1 else kwargs["timestep"]
     return noisy, timesteps.expand(len(noisy)), output[0]
 
 

@@ -99,8 +99,22 @@ def test_a_model_that_has_not_grown(grown: Path, tmp_path: Path) -> None:
 
 def test_other_settings_do_not_go_on_with_a_run(grown: Path, tmp_path: Path) -> None:
     train(settings(grown, tmp_path / "run", steps=2))
-    with pytest.raises(TrainError, match=r"steps = 2; steps = 3"):
-        train(settings(grown, tmp_path / "run", steps=3))
+    with pytest.raises(TrainError, match=r"learning_rate was 0.01, is 0.1\)"):
+        train(settings(grown, tmp_path / "run", steps=2, learning_rate=0.1))
+
+
+def test_a_finished_run_goes_on_for_longer(grown: Path, tmp_path: Path) -> None:
+    """Bit for bit as if it had been longer from the start; unless the learning rate depends on the end."""
+    said: list[str] = []
+    train(settings(grown, tmp_path / "run", steps=2))
+    longer = train(settings(grown, tmp_path / "run", steps=4, keep=3), announce=said.append)
+    whole = train(settings(grown, tmp_path / "whole", steps=4))
+    assert bytes_of(longer.model) == bytes_of(whole.model)
+    assert said[0].startswith("shapes:2-3:8: 8 clips (8 of 5 x 32 x 32), 100% of their frames")
+    assert said[-1] == "going on from step 2 of 4"
+    train(settings(grown, tmp_path / "linear", steps=2, schedule="linear"))
+    with pytest.raises(TrainError, match=r"steps was 2, is 4"):
+        train(settings(grown, tmp_path / "linear", steps=4, schedule="linear"))
 
 
 def test_the_cached_trunk_is_the_trunk(grown: Path, tmp_path: Path) -> None:

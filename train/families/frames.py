@@ -15,4 +15,5 @@ def encode_frames(vae: Any, pixels: torch.Tensor) -> torch.Tensor:
     frames = pixels.transpose(1, 2).flatten(0, 1).to(vae.dtype)
     parts = [vae.encode(part).latent_dist.mode().float() for part in frames.split(CHUNK)]
     latents: torch.Tensor = torch.cat(parts) * vae.config.scaling_factor
-    return latents.unflatten(0, (pixels.shape[0], pixels.shape[2])).transpose(1, 2)
+    clips: torch.Tensor = latents.unflatten(0, (pixels.shape[0], pixels.shape[2]))
+    return clips.transpose(1, 2)

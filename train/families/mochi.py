@@ -23,12 +23,14 @@ def encode_video(pipeline: Any, pixels: torch.Tensor) -> torch.Tensor:
     vae = pipeline.vae
     latents: torch.Tensor = vae.encode(pixels.to(vae.dtype)).latent_dist.mode().float()
     if vae.config.latents_mean is None or vae.config.latents_std is None:
-        return latents * vae.config.scaling_factor
+        scaled: torch.Tensor = latents * vae.config.scaling_factor
+        return scaled
     mean, std = (
         torch.tensor(value, device=latents.device).view(1, -1, 1, 1, 1)
         for value in (vae.config.latents_mean, vae.config.latents_std)
     )
-    return (latents - mean) * vae.config.scaling_factor / std
+    normalised: torch.Tensor = (latents - mean) * vae.config.scaling_factor / std
+    return normalised
 
 
 def predict(pipeline: Any, model: Any, noisy: torch.Tensor, timesteps: torch.Tensor, text: Text) -> torch.Tensor:

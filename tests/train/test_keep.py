@@ -1,0 +1,50 @@
+"""Settings on the command line, and what a run's folder holds its next session to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tiny_runs import settings
+
+from modelgrow.surgery import TrainError
+from modelgrow.train.keep import SETTINGS_NAME, keep_settings
+from modelgrow.train.memory import Memory
+from modelgrow.train.settings import parse_settings, read_settings
+
+
+def test_settings_as_words() -> None:
+    found = parse_settings(
+        ["shift=5.0", "schedule = cosine", 'data="a = b"', "steps=3", "compile=true", "output=./x=y"]
+    )
+    assert found == {
+        "shift": 5.0,
+        "schedule": "cosine",
+        "data": "a = b",
+        "steps": 3,
+        "compile": True,
+        "output": "./x=y",
+    }
+    for text in ("shift", "=5", "a.b=1"):
+        with pytest.raises(TrainError, match="expected KEY=VALUE"):
+            parse_settings([text])
+
+
+def test_what_may_change_and_what_not(tmp_path: Path) -> None:
+    first = settings(tmp_path / "model", tmp_path, save_every=5)
+    keep_settings(first, tmp_path)
+    keep_settings(settings(tmp_path / "model", tmp_path, save_every=7, steps=9), tmp_path)
+    saved = read_settings(tmp_path / SETTINGS_NAME, {})
+    assert (saved.save_every, saved.steps) == (7, 9)
+    with pytest.raises(TrainError, match=r"seed was 0, is 1; shift was None, is 3.0"):
+        keep_settings(settings(tmp_path / "model", tmp_path, seed=1, shift=3.0), tmp_path)
+    assert read_settings(tmp_path / SETTINGS_NAME, {}) == saved
+    assert [path.name for path in tmp_path.iterdir()] == [SETTINGS_NAME]
+
+
+def test_memory_is_told_in_a_unit_that_fits() -> None:
+    small = Memory(weights=2_000_000, gradients=500_000, optimizer=0, average=0, activations=1_500_000)
+    assert small.sentence.startswith("predicted peak 4.0 MB (weights 2.0, gradients 0.5, activations 1.5);")
+    large = Memory(weights=2_000_000_000, gradients=500_000_000, optimizer=0, average=0, activations=1)
+    assert large.sentence.startswith("predicted peak 2.50 GB (weights 2.00, gradients 0.50,")
+    assert large.split(2) == Memory(weights=10**9, gradients=25 * 10**7, optimizer=0, average=0, activations=1)

@@ -1,0 +1,46 @@
+"""The settings of a run in its folder: written by the first session, held to by the next."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from typing import TYPE_CHECKING
+
+from modelgrow.surgery import TrainError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .settings import Settings
+
+SETTINGS_NAME = "settings.toml"
+FREE = frozenset({"alarm_after", "keep", "preview_every", "previews", "save_every", "tracker", "validate_every"})
+"""Settings that a run may go on with changed: none of them changes what is learned."""
+
+
+def keep_settings(settings: Settings, folder: Path) -> None:
+    """Save the settings, or see that a run that is there had the same.
+
+    `FREE` ones may change, and so may the number of steps, unless the learning rate depends on it.
+
+    Raises:
+        TrainError: The run that is there had others.
+    """
+    path = folder / SETTINGS_NAME
+    text = settings.to_toml()
+    if path.exists():
+        before = path.read_text(encoding="utf-8")
+        if before == text:
+            return
+        free = FREE | ({"steps"} if settings.schedule.startswith("constant") else set())
+        old, new = ({k: v for k, v in tomllib.loads(toml).items() if k not in free} for toml in (before, text))
+        differ = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
+        if differ:
+            told = "; ".join(f"{name} was {old.get(name)!r}, is {new.get(name)!r}" for name in differ)
+            raise TrainError(
+                f"{path}: the run there has other settings ({told[:300]}). Go on with its own, or choose another -o"
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f".{SETTINGS_NAME}.{os.getpid()}"  # several processes may come by at once
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
