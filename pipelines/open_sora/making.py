@@ -63,7 +63,7 @@ def make(pipeline: Any, request: Request) -> torch.Tensor:
         following = index + 1 < request.loop
         clip = latents
         if following or not request.as_latents:
-            clip = pipeline.vae.decode(latents.to(pipeline.vae.dtype), num_frames=request.size.num_frames).sample
+            clip = pipeline.vae.decode(latents, num_frames=request.size.num_frames).sample
         if following:
             # By way of the pixels, as the reference has it: the clip's end is coded anew, without what came before.
             length = request.condition_frame_length

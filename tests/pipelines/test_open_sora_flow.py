@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers.schedulers import scheduling_ddpm
 from open_sora_flow_case import GOLDENS, denoiser, load_model, tensors
 from safetensors.torch import load_file
+from stdit_cases import inputs_of, load_case
 from tiny_open_sora import open_sora
 
 from modelgrow.pipelines.open_sora.assemble import diffusion_scheduler
@@ -104,6 +107,28 @@ def test_noise_is_added_once_when_a_frames_time_comes() -> None:
     assert seen[3][1] == [0.0] * 3
     ended = conditions.end_step(noise, latents, torch.tensor([seen[3][0]]))
     assert ended.flatten().tolist() == [0.0, 1.0, 1.0]
+
+
+@torch.no_grad()
+def test_version_1_is_the_references(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`iddpm` was made with the reference's unmodified IDDPM, ten steps, three channels guided."""
+    golden = load_file(GOLDENS.parent / "stdit1" / "iddpm.safetensors")
+    inputs = inputs_of("stdit1/case_a")
+    model = load_case("stdit1/case_a", tmp_path / "stdit1")
+    text = TextStates(states=inputs["encoder_hidden_states"][:, 0], mask=inputs["encoder_attention_mask"])
+    guided = text.guided_by(null_caption(model, text))
+    scheduler = diffusion_scheduler()
+    scheduler.set_timesteps(10)
+    noise = iter(golden["noise"])
+    monkeypatch.setattr(scheduling_ddpm, "randn_tensor", lambda *_, **__: next(noise))
+    three = Denoiser(transformer=model, text=guided, fps=8, height=64, width=48, guidance_channels=3)
+    sample = sample_diffusion(three, scheduler, golden["latents"])
+    # Of the last step's weight on the clean latents, 1, the reference's float32 leaves this.
+    beta = torch.tensor(1e-4)
+    rounded = beta / (1 - (1 - beta))
+    assert 0.9998 < rounded < 0.9999
+    scale = golden["sample"].abs().max()
+    torch.testing.assert_close(sample * rounded / scale, golden["sample"] / scale, rtol=0, atol=2e-5)
 
 
 class Constant(torch.nn.Module):
