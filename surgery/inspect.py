@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .anatomy import anatomies
 from .errors import CheckpointError
+from .extension import extension_of
 from .grown import stock_name
 from .slot import slot_blocks, slot_of
 from .stacks import find_stacks, ranges
@@ -15,7 +16,7 @@ from .stacks import find_stacks, ranges
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from .anatomy import Anatomy, Frames
+    from .anatomy import Anatomy
     from .checkpoint import Checkpoint
     from .source import Component, Source
 
@@ -101,6 +102,8 @@ def _inspect(component: Component, anatomy: Anatomy | None) -> ComponentReport:
         advice = "grow expand --mode insert|prefix|suffix"
         if any(stack.slot for stack in anatomy.stacks) and slot_of(checkpoint.config) is None:
             advice += ", grow attach-llm"
+        if anatomy.frames.kind not in ("", "none"):
+            advice += ", grow extend-frames"
     return ComponentReport(
         name=component.name,
         class_name=component.class_name,
@@ -110,7 +113,7 @@ def _inspect(component: Component, anatomy: Anatomy | None) -> ComponentReport:
         stacks=stacks,
         family=anatomy.family if anatomy else None,
         text=anatomy.text if anatomy else None,
-        frames=_frames(anatomy.frames, checkpoint.config) if anatomy and checkpoint else None,
+        frames=_frames(anatomy, checkpoint.config) if anatomy and checkpoint else None,
         slot=_slot(checkpoint),
         growable=anatomy is not None and checkpoint is not None,
         advice=advice,
@@ -176,11 +179,18 @@ def _check_count(checkpoint: Checkpoint, name: str, blocks: Mapping[int, Any]) -
         )
 
 
-def _frames(frames: Frames, config: Mapping[str, Any]) -> str:
-    parts = []
+def _frames(anatomy: Anatomy, config: Mapping[str, Any]) -> str:
+    frames, extension, parts = anatomy.frames_of(config), extension_of(config), []
     if frames.limit_key and frames.limit_key in config:
-        parts.append(f"at most {config[frames.limit_key]} {frames.unit} ({frames.limit_key})")
-    if frames.trained_key and frames.trained_key in config:
+        limit = config[frames.limit_key]
+        first = limit[0] if isinstance(limit, list) and limit else limit
+        parts.append(f"at most {first} {frames.unit} ({frames.limit_key})")
+    if extension is not None:
+        told = f"extended to {extension.get('clip_frames')} frames ({extension.get('method')})"
+        parts.append(f"{told} from {frames.pixels(extension['base_frames'])}")
+    elif frames.trained_frames is not None:
+        parts.append(f"its family was trained on {frames.trained_frames} frames")
+    elif frames.trained_key and frames.trained_key in config:
         parts.append(f"trained at {config[frames.trained_key]} {frames.unit} ({frames.trained_key})")
     return "; ".join([*parts, frames.note])
 

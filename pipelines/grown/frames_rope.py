@@ -100,7 +100,7 @@ def with_method(stock: type[nn.Module], name: str, function: Callable[..., Any])
 
 
 def hold(
-    model: Any, module: nn.Module, name: str, part: nn.Module, function: Callable[..., Any], method: str = "forward"
+    model: Any, module: Any, name: str, part: nn.Module, function: Callable[..., Any], method: str = "forward"
 ) -> None:
     """Give a model a part by a name, and let `function`, which sees the part, take over a method of one module."""
     setattr(model, name, part)

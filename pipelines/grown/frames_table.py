@@ -142,7 +142,8 @@ def _cosmos(self: Any, stock: Callable[..., Any], hidden_states: Tensor) -> Tens
     sums = sums.flatten(0, 2)[None].expand(hidden_states.shape[0], -1, -1)
     # The stock class's norm: a root mean square, not a length.
     norm = self.eps + torch.linalg.vector_norm(sums, dim=-1, keepdim=True, dtype=torch.float32) / sums.shape[-1] ** 0.5
-    return (sums / norm).type_as(hidden_states)
+    found: Tensor = (sums / norm).type_as(hidden_states)
+    return found
 
 
 def _install_animatediff(model: Any, extension: Mapping[str, Any]) -> None:

@@ -96,7 +96,7 @@ def test_128_frames_of_published_models(name: str) -> None:
     method, num_frames, trained, wanted = SPECIFIED[name]
     plan = planned(name)
     assert (plan.options["method"], plan.options["num_frames"], plan.options["to"]) == (method, num_frames, 128)
-    frames = anatomies()[row_of(name).class_name].frames_of(checkpoint_of("", {}).config | row_of(name).tiny)
+    frames = anatomies()[row_of(name).class_name].frames_of(row_of(name).tiny)
     assert frames.latents(plan.options["base_frames"]) == trained
     assert frames.latents(num_frames) == wanted
     extension = plan.config_edits.get("frame_extension")
