@@ -102,11 +102,14 @@ def make_steps(size: Size, device: str, dtype: torch.dtype) -> dict[str, Callabl
         compiled = model_class("STDiT3Transformer3DModel")(**size.config).to(dtype).eval()
     compiled.load_state_dict(model.state_dict(), assign=True)
     compiled.compile_repeated_blocks(fullgraph=True)
+    # Both halves of guidance have prompts of one length, so a pipeline can leave the padding, and the mask, out.
+    cut = {**ours, "encoder_hidden_states": inputs["y"][:, : int(inputs["mask"].sum())], "encoder_attention_mask": None}
     return {
         "reference, softmax by hand": plain(softmax_attention),
         "reference, torch's attention": plain(F.scaled_dot_product_attention),
         "ours": lambda: model(**ours, return_dict=False)[0],
-        "ours, blocks compiled": lambda: compiled(**ours, return_dict=False)[0],
+        "ours, without padding": lambda: model(**cut, return_dict=False)[0],
+        "the same, blocks compiled": lambda: compiled(**cut, return_dict=False)[0],
     }
 
 
