@@ -12,7 +12,7 @@ NAME = "modelgrow_one_clip"
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 
-class OneClipHook(ModelHook):  # type: ignore[misc]
+class OneClipHook(ModelHook):
     """Splits tensors by their first dimension and joins what comes out: the first of a tuple or the sample."""
 
     def new_forward(self, module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
