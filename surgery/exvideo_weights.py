@@ -89,6 +89,7 @@ def plan_weights(checkpoint: Checkpoint, anatomy: Anatomy, path: Path) -> Plan:
     """
     check_base_class(anatomy)
     header = read_header(path)
+    settings = _settings(header.metadata.get(SETTINGS_KEY), path)
     held = header.tensors
     names = our_names(held, checkpoint.tensors, where=str(path), base=str(checkpoint.path))
     given = {names[key]: tensor for key, tensor in held.items()}
@@ -113,8 +114,11 @@ def plan_weights(checkpoint: Checkpoint, anatomy: Anatomy, path: Path) -> Plan:
         tensors,
         frames,
         options={"to": frames, "weights": path.name},
-        notes=(f"clips of up to {frames} frames; trained, so that clips of every length differ from the base's",),
-        settings=_settings(header.metadata.get(SETTINGS_KEY), path),
+        notes=(
+            f"clips of up to {frames} frames; trained, so that clips of every length differ from the base's",
+            *_settings_notes(settings),
+        ),
+        settings=settings,
     )
 
 
@@ -128,6 +132,11 @@ def _settings(text: str | None, path: Path) -> dict[str, object]:
         if name not in PUBLISHED or not (value is None or type(value) in (int, float)):
             raise CheckpointError(f"{where}: {name!r:.80} is {value!r:.80}; expected numbers, {', '.join(PUBLISHED)}")
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _settings_notes(settings: Mapping[str, object]) -> tuple[str, ...]:
+    said = " and ".join(f"{name} {value}" for name, value in settings.items())
+    return (f"the pipeline gets {said}, as ExVideo's own weights want it; see docs/exvideo.md",) if said else ()
 
 
 def _frames(blocks: Sequence[TemporalBlock], given: Mapping[str, Tensor], path: Path) -> int:
@@ -201,11 +210,17 @@ def prepare_export(source: Source, *, components: Sequence[str] = ()) -> Export:
         for key, tensor in tensors.items()
     ]
     tables = [tensor for key, tensor in tensors.items() if key.endswith(".positional_embedding.embeddings")]
-    metadata = {"format": "pt"}
-    if source.pipeline is not None:
-        metadata[SETTINGS_KEY] = json.dumps({name: source.pipeline.get(name) for name in PUBLISHED})
+    metadata = {"format": "pt", SETTINGS_KEY: json.dumps(_settings_of(source, checkpoint))}
     file = output_file("exvideo.safetensors", contents, metadata, tensors)
     return Export(source=source, file=file, tensors=tensors, num_frames=tables[0].shape[0])
+
+
+def _settings_of(source: Source, checkpoint: Checkpoint) -> dict[str, object]:
+    """Of the pipeline; for a UNet by itself those of the published weights, if they were applied to it."""
+    if source.pipeline is not None:
+        return {name: source.pipeline[name] for name in PUBLISHED if source.pipeline.get(name) is not None}
+    steps = checkpoint.record.steps if checkpoint.record else ()
+    return dict(PUBLISHED) if any("weights" in step.options for step in steps) else {}
 
 
 def write_export(export: Export, output: Path, *, overwrite: bool = False, progress: Progress | None = None) -> Path:
