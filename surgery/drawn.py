@@ -2,7 +2,7 @@
 
 The generator is Philox 4x64-10 (Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011), which is made
 of a counter: value i of a tensor is word i of the stream. It is numpy's, whose raw words are the same everywhere, and
-all arithmetic after it is exact or rounded once, so a seed gives the same bytes on every machine.
+all arithmetic after it rounds as IEEE 754 says, so a seed gives the same bytes on every machine.
 """
 
 from __future__ import annotations
@@ -41,14 +41,18 @@ def _uniform(seed: int, first: int, count: int) -> NDArray[np.float64]:
     import numpy as np
 
     skipped = first % _WORDS
-    generator = np.random.Philox(key=seed, counter=first // _WORDS)
+    # numpy counts up before it makes the first words.
+    generator = np.random.Philox(key=seed, counter=(first // _WORDS - 1) % 2**256)
     words = generator.random_raw(-(-(skipped + count) // 2)).astype("<u8").view("<u4")[skipped : skipped + count]
     return (words >> 8).astype(np.float64) * 2.0**-23 - 1.0
 
 
 def _encode(values: NDArray[np.float64], dtype: str) -> bytes:
+    if dtype == "F64":
+        return values.astype("<f8").tobytes()
+    single = values.astype("<f4")
     if dtype != "BF16":
-        return values.astype({"F64": "<f8", "F32": "<f4", "F16": "<f2"}[dtype]).tobytes()
-    bits = values.astype("<f4").view("<u4")
+        return single.astype({"F32": "<f4", "F16": "<f2"}[dtype]).tobytes()
+    bits = single.view("<u4")
     # To the nearest, and of two equally near ones to the even one, as torch rounds.
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2").tobytes()
