@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from tiny_svd import save_tiny_svd, scheduler
 
+from modelgrow.pipelines.exvideo.latents import sigmas_from
 from modelgrow.pipelines.load import load_pipeline
 from modelgrow.surgery import TrainError, open_checkpoint
 from modelgrow.surgery.diffsynth import our_names
@@ -121,6 +122,25 @@ def test_diffusers_scheduler_has_the_reference_s_tables(steps: int) -> None:
     euler.set_timesteps(steps)
     torch.testing.assert_close(euler.sigmas[:-1], held[f"sigmas_n{steps}_s1.0"], rtol=1e-5, atol=0)
     torch.testing.assert_close(euler.timesteps, held[f"timesteps_n{steps}_s1.0"], rtol=1e-4, atol=1e-5)
+
+
+def test_diffusers_scheduler_takes_the_reference_s_steps() -> None:
+    """The reference's states are divided by sqrt(s^2 + 1), as its model sees them."""
+    held = tensors_of("scheduler/scheduler.safetensors")
+    euler = scheduler()
+    for index in (0, 10, 30, 48, 49):
+        euler.set_timesteps(50)
+        before, after = ((sigma.square() + 1).sqrt() for sigma in euler.sigmas[index : index + 2])
+        timestep = euler.timesteps[index]
+        state = euler.step(held["model_output"], timestep, held[f"add_noise_{index}"] * before).prev_sample
+        torch.testing.assert_close(state / after, held[f"step_{index}"], rtol=1e-4, atol=1e-4)
+
+
+def test_second_stage_s_levels_are_the_reference_s() -> None:
+    expected = tensors_of("scheduler/scheduler.safetensors")["sigmas_n25_s0.5"]
+    found = sigmas_from(scheduler(), 25, 0.5)
+    assert found.pop() == 0.0
+    torch.testing.assert_close(torch.tensor(found), expected, rtol=1e-4, atol=0)
 
 
 def test_a_true_answer_takes_the_scheduler_to_the_clip() -> None:
