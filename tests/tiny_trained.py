@@ -13,10 +13,13 @@ from diffusers import (
     DDIMScheduler,
     DPMSolverMultistepScheduler,
     FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
     HunyuanVideoPipeline,
     LattePipeline,
     MochiPipeline,
+    PixArtSigmaPipeline,
     SanaVideoPipeline,
+    StableDiffusion3Pipeline,
 )
 from models import build
 from tiny_images import noisy
@@ -25,6 +28,7 @@ from tiny_pipelines import tokenizer
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
+    CLIPTextModelWithProjection,
     CLIPTokenizer,
     Gemma2Config,
     Gemma2Model,
@@ -42,6 +46,7 @@ PICTURES: dict[str, Any] = {
     "norm_num_groups": 4,
     "scaling_factor": 0.3,
 }
+SHIFTED = {**PICTURES, "shift_factor": 0.1}
 HUNYUAN_VAE: dict[str, Any] = {
     "in_channels": 3,
     "out_channels": 3,
@@ -75,7 +80,7 @@ def clip_tokenizer() -> Any:
     return CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=77)
 
 
-def clip(width: int) -> Any:
+def clip(width: int, kind: Any = CLIPTextModel) -> Any:
     config = CLIPTextConfig(
         vocab_size=54,
         hidden_size=width,
@@ -85,8 +90,9 @@ def clip(width: int) -> Any:
         max_position_embeddings=77,
         bos_token_id=0,
         eos_token_id=1,
+        projection_dim=width,
     )
-    return noisy(CLIPTextModel(config), 3)
+    return noisy(kind(config), 3)
 
 
 def model_of(row: str, **changes: Any) -> Any:
@@ -165,18 +171,60 @@ def sana_video() -> Any:
     )
 
 
+def sd3() -> Any:
+    return StableDiffusion3Pipeline(
+        transformer=model_of("sd3", joint_attention_dim=16, pooled_projection_dim=16),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=build("AutoencoderKL", SHIFTED, seed=1),
+        text_encoder=clip(8, CLIPTextModelWithProjection),
+        tokenizer=clip_tokenizer(),
+        text_encoder_2=clip(8, CLIPTextModelWithProjection),
+        tokenizer_2=clip_tokenizer(),
+        text_encoder_3=t5(),
+        tokenizer_3=tokenizer(),
+    )
+
+
+def flux() -> Any:
+    return FluxPipeline(
+        transformer=model_of("flux-guidance", in_channels=16, joint_attention_dim=16),
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        vae=build("AutoencoderKL", SHIFTED, seed=1),
+        text_encoder=clip(8),
+        tokenizer=clip_tokenizer(),
+        text_encoder_2=t5(),
+        tokenizer_2=tokenizer(),
+    )
+
+
+def pixart() -> Any:
+    return PixArtSigmaPipeline(
+        tokenizer=tokenizer(),
+        text_encoder=t5(),
+        vae=build("AutoencoderKL", PICTURES, seed=1),
+        transformer=model_of("pixart-sigma"),
+        scheduler=DDIMScheduler(clip_sample=False),
+    )
+
+
 BUILDERS: dict[str, Callable[[], Any]] = {
     "animatediff": animatediff,
+    "flux": flux,
     "hunyuan-video": hunyuan_video,
     "latte": latte,
     "mochi": mochi,
+    "pixart": pixart,
     "sana-video": sana_video,
+    "sd3": sd3,
 }
 OPTIONS: dict[str, dict[str, Any]] = {
     "animatediff": {"num_frames": 4, "height": 16, "width": 16, "guidance_scale": 1.0},
+    "flux": {"height": 16, "width": 16},
     "hunyuan-video": {"num_frames": 9, "height": 32, "width": 32},
     "latte": {"video_length": 4, "height": 16, "width": 16, "guidance_scale": 1.0},
     "mochi": {"num_frames": 7, "height": 32, "width": 32, "guidance_scale": 1.0},
+    "pixart": {"height": 16, "width": 16, "guidance_scale": 1.0, "use_resolution_binning": False},
+    "sd3": {"height": 16, "width": 16, "guidance_scale": 1.0},
     "sana-video": {"frames": 5, "height": 32, "width": 32, "guidance_scale": 1.0, "use_resolution_binning": False},
 }
 """What each is called with, besides prompts and steps; no guidance, so that each step is one call of the model."""

@@ -40,7 +40,7 @@ def make_cache(
         height=settings.height,
         width=settings.width,
         temporal_factor=temporal,
-        spatial_factor=spatial,
+        spatial_factor=spatial * int(getattr(encoder.family, "PACKED", 1)),
         causal=trait(encoder.family, "CAUSAL"),
     )
     data = report_data(clips, buckets)

@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import FluxPipeline
 from tiny_trained import BUILDERS, OPTIONS, tiny
 
+from modelgrow.surgery import TrainError
 from modelgrow.train.families import family_of
+from modelgrow.train.families.frames import picture_of
 from modelgrow.train.inputs import compression
 from modelgrow.train.objectives import Diffusion, RectifiedFlow, objective_of
 
@@ -41,7 +44,16 @@ def recorded_call(name: str, pipeline: Any, model: Any) -> tuple[torch.Tensor, t
     args, kwargs, output = calls[0]
     noisy = args[0] if args else kwargs["hidden_states"]
     timesteps = args[1] if len(args) > 1 else kwargs["timestep"]
-    return noisy, timesteps.expand(len(noisy)), output[0]
+    if name == "flux":
+        sizes = OPTIONS[name]["height"], OPTIONS[name]["width"], pipeline.vae_scale_factor
+        return unpacked(noisy, *sizes), timesteps * 1000, unpacked(output[0], *sizes)
+    clips = noisy if noisy.ndim == 5 else noisy[:, :, None]
+    return clips, timesteps.expand(len(noisy)), output[0] if noisy.ndim == 5 else output[0][:, :, None]
+
+
+def unpacked(tokens: torch.Tensor, height: int, width: int, factor: int) -> torch.Tensor:
+    latents: torch.Tensor = FluxPipeline._unpack_latents(tokens, height, width, factor)
+    return latents[:, :, None]
 
 
 def test_predict_is_the_pipelines_call(case: tuple[str, Any, Any]) -> None:
@@ -73,7 +85,7 @@ def test_encoded_clips_decode_to_themselves_and_nothing_else(case: tuple[str, An
     """What the pipeline hands its VAE to decode is what the VAE said of the clip."""
     name, pipeline, model = case
     family, options = family_of(type(model).__name__), OPTIONS[name]
-    frames = next(options[key] for key in ("num_frames", "video_length", "frames") if key in options)
+    frames = next((options[key] for key in ("num_frames", "video_length", "frames") if key in options), 1)
     shape = (2, 3, frames, options["height"], options["width"])
     pixels = torch.rand(shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with torch.no_grad():
@@ -99,6 +111,10 @@ def handed_over(pipeline: Any, latents: torch.Tensor, options: dict[str, Any]) -
     if type(pipeline).__name__ == "AnimateDiffPipeline":
         pipeline.scheduler.step = lambda _output, _time, sample, **_kwargs: _Step(sample)
     pipeline.scheduler.init_noise_sigma = 1.0
+    if latents.shape[2] == 1:
+        latents = latents[:, :, 0]
+    if type(pipeline).__name__ == "FluxPipeline":
+        latents = FluxPipeline._pack_latents(latents, *latents.shape)
     try:
         pipeline(PROMPTS, num_inference_steps=2, latents=latents.clone(), output_type="pt", **options)
     finally:
@@ -116,9 +132,12 @@ def test_compression_is_the_vaes_with_the_models_patches(case: tuple[str, Any, A
     name, pipeline, model = case
     expected = {
         "animatediff": (1, 2),
+        "flux": (1, 2),  # and twice that, see PACKED
         "hunyuan-video": (4, 16),
         "latte": (1, 4),
         "mochi": (6, 16),
+        "pixart": (1, 4),
+        "sd3": (1, 4),
         "sana-video": (2, 16),
     }
     assert compression(pipeline, model) == expected[name]
@@ -127,13 +146,18 @@ def test_compression_is_the_vaes_with_the_models_patches(case: tuple[str, Any, A
 def test_objective_follows_the_scheduler(case: tuple[str, Any, Any]) -> None:
     name, pipeline, _ = case
     objective = objective_of(pipeline.scheduler)
-    if name in ("animatediff", "latte"):
+    if name in ("animatediff", "latte", "pixart"):
         assert isinstance(objective, Diffusion)
         assert objective.prediction == "epsilon"
     else:
         assert isinstance(objective, RectifiedFlow)
-        assert objective.shift == {"hunyuan-video": 7.0, "sana-video": 8.0, "mochi": 1.0}[name]
+        assert objective.shift == {"hunyuan-video": 7.0, "sana-video": 8.0, "sd3": 3.0}.get(name, 1.0)
         assert objective.inverted == (name == "mochi")
+
+
+def test_models_of_pictures_take_pictures() -> None:
+    with pytest.raises(TrainError, match="this model makes pictures; clips of 3 frames came in: set num_frames to 1"):
+        picture_of(torch.zeros(1, 4, 3, 2, 2))
 
 
 def test_mochis_flow_is_what_its_scheduler_integrates() -> None:

@@ -7,7 +7,21 @@ from typing import TYPE_CHECKING, Any, cast
 from modelgrow.surgery import TrainError
 from modelgrow.surgery.grown import stock_name
 
-from . import animatediff, cogvideox, hunyuan_video, latte, ltx, mochi, open_sora, sana_video, svd, wan
+from . import (
+    animatediff,
+    cogvideox,
+    flux,
+    hunyuan_video,
+    latte,
+    ltx,
+    mochi,
+    open_sora,
+    pixart,
+    sana_video,
+    sd3,
+    svd,
+    wan,
+)
 from .family import trait
 
 if TYPE_CHECKING:
@@ -19,10 +33,13 @@ FAMILIES: dict[str, Any] = {
     "WanTransformer3DModel": wan,
     "CogVideoXTransformer3DModel": cogvideox,
     "LTXVideoTransformer3DModel": ltx,
+    "FluxTransformer2DModel": flux,
     "HunyuanVideoTransformer3DModel": hunyuan_video,
     "LatteTransformer3DModel": latte,
     "MochiTransformer3DModel": mochi,
+    "PixArtTransformer2DModel": pixart,
     "SanaVideoTransformer3DModel": sana_video,
+    "SD3Transformer2DModel": sd3,
     "STDiT3Transformer3DModel": open_sora,
     "STDiTTransformer3DModel": open_sora,
     "UNetMotionModel": animatediff,
