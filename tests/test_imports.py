@@ -140,7 +140,7 @@ def test_constraints_pin_a_version_that_each_requirement_allows() -> None:
 
 # Needed by name, imported by others: see the comments in pyproject.toml.
 INDIRECT = {"ftfy", "protobuf", "sentencepiece", "tensorboard"}
-DISTRIBUTIONS = {"PIL": "pillow"}
+DISTRIBUTIONS = {"PIL": "pillow", "bs4": "beautifulsoup4"}
 
 
 def test_dependencies_are_what_is_imported() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -223,17 +224,17 @@ def test_mistakes_are_explained(pipeline: Any, message: str, call: Callable[[Any
         call(pipeline)
 
 
-def published_transformer(folder: Path, model: Any) -> Path:
-    """As hpcai-tech publishes it."""
+def publish(folder: Path, model: Any, **keys: Any) -> Path:
+    """As hpcai-tech publishes a model: transformers' file names, no class in the config."""
     folder.mkdir()
     config = {name: value for name, value in model.config.items() if not name.startswith("_")}
-    (folder / "config.json").write_text(json.dumps({"model_type": "STDiT3", "enable_flash_attn": True, **config}))
+    (folder / "config.json").write_text(json.dumps({**keys, **config}))
     save_file(model.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
     return folder
 
 
 def test_a_pipeline_of_published_pieces(pipeline: Any, tmp_path: Path) -> None:
-    transformer = published_transformer(tmp_path / "stdit", pipeline.transformer)
+    transformer = publish(tmp_path / "stdit", pipeline.transformer, model_type="STDiT3", enable_flash_attn=True)
     for name in ("vae", "text_encoder", "tokenizer"):
         getattr(pipeline, name).save_pretrained(tmp_path / "t5" if name == "tokenizer" else tmp_path / name)
     pipeline.text_encoder.save_pretrained(tmp_path / "t5")
@@ -244,6 +245,16 @@ def test_a_pipeline_of_published_pieces(pipeline: Any, tmp_path: Path) -> None:
     torch.testing.assert_close(latents(built), latents(pipeline), rtol=0, atol=1e-5)
     built.save_pretrained(tmp_path / "whole")
     torch.testing.assert_close(latents(load_aligned(tmp_path / "whole")), latents(pipeline), rtol=0, atol=1e-5)
+
+
+def test_published_folders_stand_in_a_pipeline_as_they_are(grow: Any, folder: Path, tmp_path: Path) -> None:
+    stock, mixed = load_aligned(folder), tmp_path / "mixed"
+    shutil.copytree(folder, mixed, ignore=shutil.ignore_patterns("transformer", "vae"))
+    publish(mixed / "transformer", stock.transformer, model_type="STDiT3")
+    publish(mixed / "vae", stock.vae, model_type="VideoAutoencoderPipeline")
+    assert torch.equal(latents(load_aligned(mixed)), latents(stock))
+    assert grow("expand", str(mixed), "--mode", "prefix", "-o", "grown")[0] == 0
+    assert torch.equal(latents(load_aligned(tmp_path / "grown")), latents(stock))
 
 
 def test_version_1_of_published_pieces(tmp_path: Path) -> None:
