@@ -69,7 +69,8 @@ def _read_along(pipeline: Any) -> None:
     from .grown.pipeline import GrownPipeline, grown_pipeline
 
     if not isinstance(pipeline, GrownPipeline):
-        pipeline.__class__ = grown_pipeline(type(pipeline))
+        stock: Any = type(pipeline)
+        pipeline.__class__ = grown_pipeline(stock)
         pipeline.register_modules(llm=None, llm_tokenizer=None)
 
 

@@ -55,4 +55,5 @@ def _encode(values: NDArray[np.float64], dtype: str) -> bytes:
         return single.astype({"F32": "<f4", "F16": "<f2"}[dtype]).tobytes()
     bits = single.view("<u4")
     # To the nearest, and of two equally near ones to the even one, as torch rounds.
-    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2").tobytes()
+    data: bytes = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2").tobytes()
+    return data

@@ -49,9 +49,11 @@ class GrownModel:
                 (states, mask) by the name that they give to `cache_context`: "cond", "uncond" or "cond_uncond".
             mask: (B, L) bool, True where a token counts; a sample that is False throughout reads the null embedding.
         """
-        named = isinstance(context, Mapping)
-        self._llm_contexts = dict(context) if isinstance(context, Mapping) else {}
-        self._llm_context = None if named else (context, mask)
+        self.clear_llm_context()
+        if isinstance(context, Mapping):
+            self._llm_contexts = dict(context)
+        else:
+            self._llm_context = (context, mask)
 
     def clear_llm_context(self) -> None:
         """Forget what `set_llm_context` set."""

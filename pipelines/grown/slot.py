@@ -90,7 +90,8 @@ class SlotAttention(nn.Module):
             return torch.zeros_like(hidden_states)
         # All frames of a sample read the same context, so they can stand in one sequence of queries.
         queries = self.norm(hidden_states).reshape(states.shape[0], -1, hidden_states.shape[-1])
-        return self.to_out(self.processor(self, queries, states, mask)).reshape(hidden_states.shape)
+        output: Tensor = self.to_out(self.processor(self, queries, states, mask))
+        return output.reshape(hidden_states.shape)
 
 
 def install(model: Any, llm_slot: Mapping[str, Any]) -> None:
@@ -102,9 +103,10 @@ def install(model: Any, llm_slot: Mapping[str, Any]) -> None:
         stack = _stack(model, path, numbers)
         dim, output = llm_slot["widths"][path], llm_slot.get("outputs", {}).get(path, 0)
         for number in numbers:
-            block = stack[number]
+            block: Any = stack[number]
             block.add_module(SLOT, SlotAttention(dim, heads, head_dim, model.slot_context))
-            block.__class__ = with_slot(type(block), output)
+            stock: Any = type(block)
+            block.__class__ = with_slot(stock, output)
 
 
 def slots_of(model: nn.Module) -> list[SlotAttention]:

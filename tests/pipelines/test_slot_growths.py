@@ -36,7 +36,7 @@ def train(folder: Path, output: Path) -> Path:
     return output
 
 
-CASES = [
+CASES: list[tuple[str, dict[str, Any], tuple[int, ...] | None]] = [
     ("wan", {"mode": "insert"}, None),
     ("wan", {"mode": "prefix", "blocks": 2}, (1, 3)),
     ("mochi", {"mode": "suffix", "blocks": 1}, None),

@@ -22,7 +22,8 @@ def gradients(model: Any, *seeds: int) -> dict[str, torch.Tensor]:
     """Of a loss over one forward pass for each seed, all of them before the first backward pass."""
     model.zero_grad()
     losses = [
-        sum(output.float().square().sum() for output in outputs(model, inputs_of(model, seed=seed))) for seed in seeds
+        torch.stack([output.float().square().sum() for output in outputs(model, inputs_of(model, seed=seed))]).sum()
+        for seed in seeds
     ]
     for loss in losses:
         loss.backward()

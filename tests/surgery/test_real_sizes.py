@@ -13,6 +13,8 @@ from architectures import ARCHITECTURES
 
 from modelgrow.pipelines.models import model_class
 from modelgrow.surgery import Checkpoint, ExpandOptions, PlanError, Stack, Tensor, anatomies, plan_expand
+from modelgrow.surgery.attach_llm import AttachOptions, plan_attach_llm
+from modelgrow.surgery.language_model import LanguageModel
 from modelgrow.surgery.stacks import find_stacks
 
 PUBLISHED = [
@@ -68,3 +70,19 @@ def test_plan_equals_what_the_grown_class_expects(class_name: str, config: Mappi
             grown = {tensor.name: tensor.shape for tensor in plan.tensors}
             assert len(grown) > len(checkpoint.tensors)
             assert grown == shapes(class_name, {**config, **plan.config_edits}), (stack.name, options.mode)
+
+
+@pytest.mark.parametrize(("class_name", "config"), PUBLISHED)
+def test_slot_equals_what_the_grown_class_expects(class_name: str, config: Mapping[str, Any]) -> None:
+    anatomy = anatomies()[class_name]
+    checkpoint = as_checkpoint(class_name, config)
+    llm = LanguageModel(name="Qwen/Qwen3-0.6B", dim=1024, class_name="Qwen3ForCausalLM")
+    for stack in anatomy.stacks:
+        if stack.slot is None:
+            continue
+        plan = plan_attach_llm(checkpoint, anatomy, AttachOptions(llm=llm, stack=stack.name))
+        plan.validate(checkpoint)
+        grown = {tensor.name: tensor.shape for tensor in plan.tensors}
+        edited = {key: value for key, value in plan.config_edits.items() if key != "_class_name"}
+        assert len(grown) > len(checkpoint.tensors)
+        assert grown == shapes(plan.config_edits["_class_name"], {**config, **edited}), stack.name
