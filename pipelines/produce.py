@@ -94,15 +94,14 @@ def produce(
         GrowError: Something of it can't be loaded, made or written; what was complete by then stays.
     """
     loading, telling = loading or Loading(), telling or Telling()
-    first_path = output.with_name(f"{output.stem}.first.png")
-    second_path = output.with_stem(f"{output.stem}-{second_stage[0]}x{second_stage[1]}") if second_stage else None
     inputs = [Path(path) for path in (options.image, options.video) if path is not None]
-    for path in (output, second_path):
-        if path is not None:
-            check_target(path, overwrite=overwrite, inputs=inputs)
+    second_path = output.with_stem(f"{output.stem}-{second_stage[0]}x{second_stage[1]}") if second_stage else None
+    for path in (output, *([second_path] if second_path else [])):
+        check_target(path, overwrite=overwrite, inputs=inputs)
     files: tuple[Path, ...] = ()
     frame = None
     if first_frame_model is not None:
+        first_path = output.with_name(f"{output.stem}.first.png")
         check_output(first_path, inputs=inputs, overwrite=overwrite)
         frame = _first_frame(first_frame_model, options, loading, telling)
         files = (save_first_frame(frame, first_path),)

@@ -122,7 +122,15 @@ class ExVideoPipeline(StableVideoDiffusionPipeline):
             GenerateError: The clip can't be made of that size or length, or from what is given.
         """
         num_frames = num_frames or (len(video) if video is not None else self._most_frames())
-        check_call(self.unet, image, video, pinned_frames, height, width, num_frames, strength, self._grain())
+        check_call(
+            self,
+            image=image,
+            video=video,
+            pinned_frames=pinned_frames or {},
+            size=(height, width),
+            num_frames=num_frames,
+            strength=strength,
+        )
         if video is not None and strength < 1:
             sigmas = sigmas_from(self.scheduler, num_inference_steps, strength)
         start: Start | None = None
@@ -178,7 +186,3 @@ class ExVideoPipeline(StableVideoDiffusionPipeline):
 
     def _most_frames(self) -> int:
         return int(self.unet.config.get("num_position_frames", self.unet.config.num_frames))
-
-    def _grain(self) -> int:
-        """Pixels that one value at the UNet's deepest level stands for, along each side."""
-        return int(self.vae_scale_factor * 2 ** (len(self.unet.config.block_out_channels) - 1))
