@@ -83,48 +83,56 @@ def _new(clip: torch.Tensor, request: Request, index: int) -> torch.Tensor:
 
 def _denoised(pipeline: Any, request: Request, index: int) -> torch.Tensor:
     """The latents of one loop, (B, C, F, h, w), float32."""
-    text, guided = _text(pipeline, request, index)
-    count = len(text.states) // (2 if guided else 1)
-    size = request.size
-    denoiser = Denoiser(
-        transformer=pipeline.transformer,
-        text=text,
-        fps=request.fps if size.num_frames > 1 else IMAGE_FPS,
-        height=size.height,
-        width=size.width,
-        guidance_scale=request.guidance_scale,
-        guided=guided,
-        guidance_channels=request.guidance_channels,
-    )
+    denoiser = _denoiser(pipeline, request, index)
+    count = len(denoiser.text.states) // (2 if denoiser.guided else 1)
     noise = _noise(pipeline, request, count, index)
-    steps, device = request.num_inference_steps, noise.device
 
     def on_step(step: int, timestep: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
-        return request.on_step(index * steps + step, timestep, latents)
+        return request.on_step(index * request.num_inference_steps + step, timestep, latents)
 
     if pipeline.is_flow:
-        latents, ratios = noise, None
-        if request.references:
-            given = request.references
-            latents, ratios = apply_mask_strategy(noise, given.latents, given.strategies, index, request.align)
-        scheduler = pipeline.scheduler
-        set_flow_timesteps(
-            scheduler, steps, height=size.height, width=size.width, num_frames=size.num_frames, device=device
-        )
-        fresh = _drawn(noise.shape, request, device)
-        return sample_flow(denoiser, scheduler, latents, ratios=ratios, noise=fresh, on_step=on_step)
+        return _by_flow(pipeline.scheduler, denoiser, request, index, noise, on_step)
     if request.references:
         raise GenerateError(
             f"{type(pipeline.scheduler).__name__} can't keep frames that are given; Open-Sora 1.2 and its flow can"
         )
-    pipeline.scheduler.set_timesteps(steps, device=device)
-    return sample_diffusion(
-        denoiser,
-        pipeline.scheduler,
-        noise * pipeline.scheduler.init_noise_sigma,
-        generator=request.generator,
-        on_step=on_step,
+    scheduler = pipeline.scheduler
+    scheduler.set_timesteps(request.num_inference_steps, device=noise.device)
+    latents = noise * scheduler.init_noise_sigma
+    return sample_diffusion(denoiser, scheduler, latents, generator=request.generator, on_step=on_step)
+
+
+def _denoiser(pipeline: Any, request: Request, index: int) -> Denoiser:
+    """Of one loop, which may have a text of its own."""
+    text, guided = _text(pipeline, request, index)
+    return Denoiser(
+        transformer=pipeline.transformer,
+        text=text,
+        fps=request.fps if request.size.num_frames > 1 else IMAGE_FPS,
+        height=request.size.height,
+        width=request.size.width,
+        guidance_scale=request.guidance_scale,
+        guided=guided,
+        guidance_channels=request.guidance_channels,
     )
+
+
+def _by_flow(
+    scheduler: Any, denoiser: Denoiser, request: Request, index: int, noise: torch.Tensor, on_step: OnStep
+) -> torch.Tensor:
+    latents, ratios, given = noise, None, request.references
+    if given:
+        latents, ratios = apply_mask_strategy(noise, given.latents, given.strategies, index, request.align)
+    set_flow_timesteps(
+        scheduler,
+        request.num_inference_steps,
+        height=request.size.height,
+        width=request.size.width,
+        num_frames=request.size.num_frames,
+        device=noise.device,
+    )
+    fresh = _drawn(tuple(noise.shape), request, noise.device)
+    return sample_flow(denoiser, scheduler, latents, ratios=ratios, noise=fresh, on_step=on_step)
 
 
 def _text(pipeline: Any, request: Request, index: int) -> tuple[TextStates, bool]:
