@@ -282,7 +282,9 @@ def test_group_offload(tiny: Any, kind: str, tmp_path: Path) -> None:
 
 
 def test_a_block_compiles_whole(tiny: Any) -> None:
+    assert set(tiny._repeated_blocks) <= {type(module).__name__ for module in tiny.modules()}
     block = tiny.mid_block.attentions[0]
+    assert type(block).__name__ in tiny._repeated_blocks
     generator = torch.Generator().manual_seed(1)
     states = torch.randn(6, block.in_channels, 2, 4, generator=generator)
     context, indicator = torch.randn(6, 1, 16, generator=generator), torch.zeros(2, 3)
