@@ -13,12 +13,14 @@ from diffusers import FlowMatchEulerDiscreteScheduler, WanImageToVideoPipeline, 
 from models import build
 from PIL import Image
 from tiny_families import COG_VAE, FAMILIES, LTX_VAE, TINY
+from tiny_images import save_tiny_sd3
 from tiny_pipelines import TRANSFORMER, VAE, text_encoder, tokenizer
 from transformers import T5Config, T5EncoderModel
 
 from modelgrow.pipelines.export import write_mp4
 from modelgrow.pipelines.generate import GenerateOptions, generate
 from modelgrow.pipelines.load import load_pipeline
+from modelgrow.pipelines.produce import Loading, Produced, produce
 from modelgrow.surgery import GenerateError
 
 TEXT = T5Config(vocab_size=64, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, is_encoder_decoder=False)
@@ -101,6 +103,29 @@ def test_image_to_video(make: Any, sizes: dict[str, Any], files: dict[str, str])
         frames(image=files["image0"])
     with pytest.raises(GenerateError, match="can't run without image; give one with --image"):
         frames(prompt="a red circle")
+
+
+def test_a_prompt_for_picture_and_clip(tmp_path: Path) -> None:
+    """A model that reads both gets the prompt too."""
+    ltx().save_pretrained(tmp_path / "ltx")
+    painter = save_tiny_sd3(tmp_path / "sd3")
+
+    def made(prompt: str, name: str, **more: Any) -> Produced:
+        options = GenerateOptions(prompt=prompt, num_inference_steps=2, **LTX, **more)
+        model = None if "image" in more else str(painter)
+        return produce(
+            str(tmp_path / "ltx"),
+            options,
+            tmp_path / name,
+            loading=Loading(device="cpu"),
+            first_frame_model=model,
+        )
+
+    first = made("a red circle", "clip.gif")
+    assert first.clip.settings["prompt"] == first.clip.settings["first_frame"]["prompt"] == "a red circle"
+    picture = str(tmp_path / "clip.first.png")
+    assert np.array_equal(made("a red circle", "same.gif", image=picture).clip.frames, first.clip.frames)
+    assert not np.array_equal(made("a blue square", "other.gif", image=picture).clip.frames, first.clip.frames)
 
 
 def test_wan_video_to_video(tiny_pipeline: Path, files: dict[str, str]) -> None:

@@ -13,7 +13,7 @@ import torch
 from accelerate import cpu_offload
 from diffusers.hooks import apply_group_offloading
 from PIL import Image
-from tiny_svd import exvideo
+from tiny_svd import exvideo, save_tiny_exvideo
 from torch import nn
 
 from modelgrow.pipelines import memory
@@ -233,3 +233,17 @@ def test_resident_memory_and_its_peak() -> None:
     reset_peak(CPU)
     if Path("/proc/self/clear_refs").exists():
         assert peak_bytes(CPU) - before < 0.5 * size
+
+
+@pytest.mark.gpu
+def test_low_memory_on_a_gpu(tmp_path: Path) -> None:
+    """Layers travel, the clip is the one of the whole model on the device, and the prediction holds."""
+    folder, device = save_tiny_exvideo(tmp_path / "model"), torch.device("cuda")
+    whole = clip(load_pipeline(folder, device="cuda", dtype="float32"))
+    pipeline: Any = load_pipeline(folder, device="cuda", dtype="float32", offload=offload_for(device))
+    said: list[str] = []
+    save_memory(pipeline)
+    with watched(pipeline, said.append):
+        assert np.abs(clip(pipeline) - whole).max() < 1e-2
+    assert [line.split(" peak")[0] for line in said] == ["predicted", "predicted", "actual"]
+    assert all(parameter.device.type == "cpu" for parameter in pipeline.unet.parameters())
