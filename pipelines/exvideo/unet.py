@@ -50,7 +50,7 @@ class ExVideoUNetSpatioTemporalConditionModel(UNetSpatioTemporalConditionModel):
 
     __module__ = "modelgrow.pipelines"
     _no_split_modules = ("ExVideoTransformerSpatioTemporalModel", "SpatioTemporalResBlock")
-    _repeated_blocks = ("ExVideoTransformerSpatioTemporalModel", "SpatioTemporalResBlock")
+    _repeated_blocks = ("ExVideoTransformerSpatioTemporalModel",)
 
     @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
