@@ -168,3 +168,6 @@ def _show(result: Result) -> None:
     out.print(f"model: [bold]{result.model}[/bold]", highlight=False, soft_wrap=True)
     if result.growth:
         out.print(f"the growth alone: {result.growth}", highlight=False, soft_wrap=True)
+    elif (result.model / "model_index.json").exists():
+        command = f"grow pack {result.model} --base BASE"
+        out.print(f"weights that the base has too have changed: {command} packs the growth", highlight=False)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import save_file
 
-from modelgrow.surgery import Copy, Job, Plan, PlannedTensor, execute, open_source
+from modelgrow.surgery import Copy, Job, Plan, PlanError, PlannedTensor, execute, open_source
 from modelgrow.surgery.disk import write_text
 from modelgrow.surgery.header import read_header
 from modelgrow.surgery.job import made_with
@@ -62,9 +62,19 @@ def finish(run: Run, loop: Loop, tell: Callable[[str], None]) -> tuple[Path, Pat
             write_card(run, loop, told, output)
         if packs:
             tell("packing the growth")
-            write_pack(prepare_pack(open_source(str(output))), growth, overwrite=True)
+            packs = pack(output, growth)
     run.accelerator.wait_for_everyone()
     return output, growth if packs else None
+
+
+def pack(model: Path, output: Path) -> bool:
+    """Pack a trained growth. False where only the base would tell what it changed in tensors that the base has too."""
+    try:
+        packing = prepare_pack(open_source(str(model)))
+    except PlanError:
+        return False
+    write_pack(packing, output, overwrite=True)
+    return True
 
 
 def tell_of(run: Run, loop: Loop) -> dict[str, Any]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 from torch.func import functional_call
 
 from modelgrow.pipelines.memory import as_fake
@@ -28,12 +28,12 @@ class Memory:
     optimizer: int
     average: int
     """Of the trained parameters, where they are averaged."""
-    activations: int
-    """What the forward pass keeps for the backward one."""
+    activations: int | None
+    """What the forward pass keeps for the backward one; None where that depends on more than shapes."""
 
     @property
     def total(self) -> int:
-        return self.weights + self.gradients + self.optimizer + self.average + self.activations
+        return self.weights + self.gradients + self.optimizer + self.average + (self.activations or 0)
 
     def split(self, processes: int) -> Memory:
         """The same where FSDP2 splits all that is kept between steps."""
@@ -45,6 +45,8 @@ class Memory:
         unit, digits, by = ("GB", 2, 1e9) if self.total >= 1e9 else ("MB", 1, 1e6)
         parts = ", ".join(f"{name} {value / by:.{digits}f}" for name, value in vars(self).items() if value)
         peak = f"predicted peak {self.total / by:.{digits}f} {unit}"
+        if self.activations is None:
+            return f"{peak} ({parts}), and what a step keeps, which this model does not tell before it runs"
         return f"{peak} ({parts}); what one operation needs for itself comes on top"
 
 
@@ -72,13 +74,16 @@ def predict_memory(
         name: fake.from_tensor(p) for name, p in (*model.named_parameters(), *model.named_buffers())
     }
 
-    def call(**kwargs: Any) -> Any:
-        return functional_call(model, held, kwargs=kwargs)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return functional_call(model, held, args=args, kwargs=kwargs)
 
     stand_in = _StandIn(call, list(held.values()))
-    with fake, autocast():
+    activations: int | None = None
+    # Some models cut pads off inside, so that shapes depend on what the prompt says.
+    with suppress(DynamicOutputShapeException, DataDependentOutputException), fake, autocast():
         faked = as_fake(inputs, fake)
         cost = measure_step(stand_in, lambda: predict(stand_in, faked).float().square().mean())
+        activations = cost.saved_bytes
     trained = [p for p in model.parameters() if p.requires_grad]
     values = sum(p.numel() for p in trained)
     return Memory(
@@ -86,7 +91,7 @@ def predict_memory(
         gradients=sum(p.numel() * p.element_size() for p in trained),
         optimizer=values * OPTIMIZER_BYTES[optimizer],
         average=values * 4 if average else 0,
-        activations=cost.saved_bytes,
+        activations=activations,
     )
 
 
@@ -98,8 +103,8 @@ class _StandIn(torch.nn.Module):
         self.call = call
         self.tensors = tensors
 
-    def forward(self, **kwargs: Any) -> Any:
-        return self.call(**kwargs)
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.call(*args, **kwargs)
 
     def parameters(self, recurse: bool = True) -> Any:
         return iter(self.tensors)

@@ -21,7 +21,8 @@ class Family(Protocol):
 
     A file may say besides, where it is otherwise: `CAPTIONS = False`, its model reads no text; `CAUSAL = False`,
     its VAE takes k x factor frames, not 1 + k x factor; `length_factor(pipeline)`, that factor, where it is not how
-    much the VAE shortens; `PACKED`, a side of what its pipeline packs into one token; `objective(pipeline, settings)`, where the scheduler does not say enough;
+    much the VAE shortens; `PACKED`, a side of what its pipeline packs into one token, where the model's config does
+    not say; `objective(pipeline, settings)`, where the scheduler does not say enough;
     `encode_conditions(pipeline, pixels, frame_rates)`, what its model reads of the clips themselves.
     """
 
