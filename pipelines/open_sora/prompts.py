@@ -6,8 +6,11 @@ scripts and these examples can be read side by side.
 
 from __future__ import annotations
 
+import html
 import re
 import warnings
+from functools import cache
+from types import FunctionType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from bs4 import MarkupResemblesLocatorWarning
@@ -16,7 +19,7 @@ from diffusers import PixArtAlphaPipeline
 from modelgrow.surgery import CheckpointError, GenerateError, strict_json
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 _FROM_LOOP = re.compile(r"\|([0-9]+)\|")
 _SETTINGS = ("reference_path", "mask_strategy")
@@ -48,7 +51,7 @@ def text_preprocessing(text: str, clean: bool = True) -> str:
     """Lower case, and without links, brackets, Chinese characters and more: what PixArt's captions went through.
 
     Twice, as the reference does. The rules are those of diffusers' PixArt pipeline, from which Open-Sora's weights
-    descend.
+    descend, and which has them under Apache-2.0.
 
     Args:
         text: A prompt, its scores behind it.
@@ -56,13 +59,25 @@ def text_preprocessing(text: str, clean: bool = True) -> str:
     """
     if not clean:
         return text.lower().strip()
-    cleaner: Any = PixArtAlphaPipeline
+    clean_caption = _clean_caption()
     with warnings.catch_warnings():
         # BeautifulSoup takes a prompt that looks like an address or a file name for a mistake.
         warnings.simplefilter("ignore", MarkupResemblesLocatorWarning)
         for _ in range(2):
-            text = cleaner._clean_caption(cleaner, text)
+            text = clean_caption(PixArtAlphaPipeline, text)
     return text
+
+
+@cache
+def _clean_caption() -> Callable[[Any, str], str]:
+    """diffusers' rules, which differ from the reference's by one `strip` after HTML's entities.
+
+    It decides what stands at an end for the rules that come after, so diffusers' function is given an `html` that
+    strips, rather than written again.
+    """
+    stock: Any = PixArtAlphaPipeline._clean_caption
+    stripping = SimpleNamespace(unescape=lambda text: html.unescape(text).strip())
+    return FunctionType(stock.__code__, {**stock.__globals__, "html": stripping})
 
 
 def split_prompt(prompt: str) -> tuple[list[str], list[int] | None]:

@@ -49,6 +49,12 @@ def test_what_a_prompt_says_itself_is_not_said_again() -> None:
     assert append_score_to_prompts([prompt], 6.5, 2.0, "pan left") == [prompt + " motion score: 2.0."]
 
 
+def test_what_brackets_hid_at_an_end_goes_too() -> None:
+    """As the reference has it, which strips in the middle of its rules; diffusers does not."""
+    assert text_preprocessing("[**] 'a cat', (*)") == "a cat"
+    assert text_preprocessing("(*) ,;-a lake") == "-a lake"
+
+
 def test_a_prompt_like_a_file_name_is_no_warning() -> None:
     assert text_preprocessing("./clips/cat.mov") == ". clips cat. mov"
     assert text_preprocessing("A CAT (4K)", clean=False) == "a cat (4k)"
