@@ -35,7 +35,7 @@ SEED = 20260
 
 def read_windows(frames: np.ndarray, scene: object) -> list[tuple[float, float, float]]:
     """Of each window of a clip (T, H, W, 3): whether color, shape and motion are the scene's, 0 or 1."""
-    starts = range(0, len(frames) - TRAINED + 1, TRAINED - 1)
+    starts = [*range(0, len(frames) - TRAINED, TRAINED - 1), len(frames) - TRAINED]
     scores = [score(read_clip(frames[start : start + TRAINED]), scene) for start in starts]  # type: ignore[arg-type]
     return [(found.colors, found.shapes, found.motions) for found in scores]
 

@@ -91,7 +91,11 @@ class Frames:
 
     def decoded_by(self, vae: Mapping[str, Any]) -> Frames:
         """With the stride that a VAE's own config gives, which may be another than its family's."""
-        stride = next((vae[key] for key in VAE_STRIDES if isinstance(vae.get(key), int | float)), 0)
+        halvings, patch = vae.get("spatio_temporal_scaling"), vae.get("patch_size_t")  # LTX
+        told = [vae[key] for key in VAE_STRIDES if isinstance(vae.get(key), int | float)]
+        if not told and isinstance(halvings, list | tuple):
+            told = [(patch if type(patch) is int else 1) * 2 ** sum(map(bool, halvings))]
+        stride = told[0] if told else 0
         family, is_one, first = self.vae.partition("k")
         if not is_one or not family or stride != int(stride) or stride < 1:
             return self

@@ -53,8 +53,11 @@ def lengthen(folder: Path, output: Path, name: str, *, trainable: bool) -> Path:
     return extend(folder, output, TO[name], trainable=trainable, base_frames=25 if name == "wan" else None)
 
 
-@pytest.mark.parametrize("trainable", [False, True], ids=["fixed", "trainable"])
-@pytest.mark.parametrize("name", TO)
+@pytest.mark.parametrize(
+    ("name", "trainable"),
+    [*((name, True) for name in TO), ("wan", False), ("latte", False)],
+    ids=lambda value: value if isinstance(value, str) else "trainable" if value else "fixed",
+)
 def test_growths_compose(name: str, trainable: bool, tmp_path: Path) -> None:
     base = save(tmp_path / "base", name)
     longer = lengthen(base, tmp_path / "longer", name, trainable=trainable)
@@ -130,7 +133,7 @@ def longer_foundation(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def clip(model: Path | None, **options: Any) -> np.ndarray:
     pipeline = load_pipeline(model, device="cpu")
-    asked = GenerateOptions(prompt="a red circle moves right", seed=1, num_inference_steps=3, **options)
+    asked = GenerateOptions(prompt="a red circle moves right", seed=1, num_inference_steps=2, **options)
     return generate(pipeline, asked).frames
 
 

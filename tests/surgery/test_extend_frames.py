@@ -69,6 +69,8 @@ def test_vae_arithmetic(vae: str, asked: int, made: int, latents: int) -> None:
         ("4k+1", {"scale_factor_temporal": 2}, "2k+1"),
         ("4k", {"temporal_compression_ratio": 8.0}, "8k"),
         ("8k+1", {"temporal_compression_ratio": None}, "8k+1"),
+        ("8k+1", {"spatio_temporal_scaling": [True, True, False]}, "4k+1"),
+        ("8k+1", {"spatio_temporal_scaling": [True, True, True, False], "patch_size_t": 1}, "8k+1"),
         ("k", {"temporal_compression_ratio": 4}, "k"),
         ("17:5", {"temporal_compression_ratio": 4}, "17:5"),
         ("4k+1", {"temporal_compression_ratio": 2.5}, "4k+1"),
