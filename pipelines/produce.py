@@ -32,7 +32,8 @@ SECOND_STAGE_STRENGTH = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Loading:
-    """How pipelines are loaded, see `load_pipeline`. `low_memory` chooses the offload itself."""
+    """How pipelines are loaded, see `load_pipeline`. `low_memory` chooses the offload itself; the variant is of the
+    video model, as other models rarely have the same ones."""
 
     device: str = "auto"
     dtype: str = "auto"
@@ -108,8 +109,8 @@ def produce(
         options = replace(options, image=str(first_path))
     with telling.working("loading the pipeline"):
         pipeline = _load(model, loading, revision)
-    if second_path is not None and "video" not in parameters_of(pipeline):
-        raise GenerateError(f"{type(pipeline).__name__} has no second stage: it takes no video to make anew")
+    if second_stage is not None:
+        _check_second_stage(pipeline, second_stage)
     if frame is not None and "prompt" not in parameters_of(pipeline):
         options = replace(options, prompt=None)
     if enhance:
@@ -125,6 +126,14 @@ def produce(
         clip = _with(made, first_stage=dict(clip.settings))
         files += save_clip(clip, second_path, overwrite=overwrite, inputs=inputs)
     return Produced(files=files, clip=clip)
+
+
+def _check_second_stage(pipeline: Any, size: tuple[int, int]) -> None:
+    """Before the first one takes its time."""
+    if "video" not in parameters_of(pipeline):
+        raise GenerateError(f"{type(pipeline).__name__} has no second stage: it takes no video to make anew")
+    if hasattr(pipeline, "check_size"):
+        pipeline.check_size(*size)
 
 
 def _stage(
@@ -165,7 +174,7 @@ def _first_frame(model: str, options: GenerateOptions, loading: Loading, telling
     if options.prompt is None:
         raise GenerateError("the first frame is made from a prompt; give one with --prompt")
     with telling.working("making the first frame"):
-        pipeline = _load(model, loading)
+        pipeline = _load(model, replace(loading, variant=None))
         if loading.low_memory:
             save_memory(pipeline)
         frame = make_first_frame(pipeline, options.prompt, negative_prompt=options.negative_prompt, seed=options.seed)

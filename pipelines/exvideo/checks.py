@@ -37,9 +37,7 @@ def check_call(
         raise GenerateError("there is no image to start from: give image, or a video to make anew")
     if video is not None and not 0 < strength <= 1:
         raise GenerateError(f"strength is {strength}; it must be above 0 and at most 1")
-    grain = pipeline.vae_scale_factor * 2 ** (len(config.block_out_channels) - 1)
-    for name, side in zip(("height", "width"), size, strict=True):
-        _check_side(name, side, grain)
+    pipeline.check_size(*size)
     rows = config.get("num_position_frames")
     if rows is not None and num_frames > rows:
         raise GenerateError(
@@ -55,7 +53,7 @@ def check_call(
         raise GenerateError(f"frame {beyond[0]} is pinned, and the clip has frames 0 to {num_frames - 1}")
 
 
-def _check_side(name: str, side: int, grain: int) -> None:
+def check_side(name: str, side: int, grain: int) -> None:
     """Whole values at the UNet's deepest level, two of them at least: a reflecting convolution needs a neighbor.
 
     `grain` is how many pixels one value there stands for.

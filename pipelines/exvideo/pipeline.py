@@ -21,7 +21,7 @@ from diffusers.pipelines.stable_video_diffusion.pipeline_stable_video_diffusion 
 from PIL import Image
 from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
-from .checks import check_call
+from .checks import check_call, check_side
 from .decode import CHUNK, decode_in_chunks
 from .latents import post_process, sigmas_from
 from .start import Callback, Generator, Start, first_picture, prepare_start
@@ -186,3 +186,9 @@ class ExVideoPipeline(StableVideoDiffusionPipeline):
 
     def _most_frames(self) -> int:
         return int(self.unet.config.get("num_position_frames", self.unet.config.num_frames))
+
+    def check_size(self, height: int, width: int) -> None:
+        """Raises `GenerateError` unless clips can have that many pixels."""
+        grain = self.vae_scale_factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
+        check_side("height", height, grain)
+        check_side("width", width, grain)

@@ -135,6 +135,13 @@ def test_second_stage_in_a_go(exvideo: Path, picture: Path, tmp_path: Path) -> N
     assert [line.split(" peak")[0] for line in said] == ["predicted", "predicted", "actual"] * 2
 
 
+def test_second_stage_that_can_not_be_is_refused_before_the_first(exvideo: Path, picture: Path, tmp_path: Path) -> None:
+    options = GenerateOptions(image=str(picture), **SMALL)
+    with pytest.raises(GenerateError, match="width is 50 pixels; this model makes multiples of 4"):
+        produce.produce(str(exvideo), options, tmp_path / "clip.mp4", loading=CPU, second_stage=(32, 50))
+    assert not (tmp_path / "clip.mp4").exists()
+
+
 def test_second_stage_from_a_file(exvideo: Path, picture: Path, tmp_path: Path) -> None:
     options = GenerateOptions(image=str(picture), **SMALL)
     produce.produce(str(exvideo), options, tmp_path / "clip.mp4", loading=CPU)
