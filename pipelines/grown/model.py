@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from diffusers import ModelMixin
 from diffusers.configuration_utils import register_to_config
+from diffusers.loaders.peft import _SET_ADAPTER_SCALE_FN_MAPPING
 from diffusers.utils import logging
 from torch import Tensor
 
@@ -137,12 +138,15 @@ def grown_class(stock: type[Any]) -> type[Any]:
     """The grown class of a stock one. Raises `GenerateError` if it is no model of diffusers' kind."""
     if not issubclass(stock, ModelMixin) or issubclass(stock, GrownModel):
         raise GenerateError(f"{stock.__name__} is no diffusers model, so there is no grown class of it")
+    name = PREFIX + stock.__name__
+    if stock.__name__ in _SET_ADAPTER_SCALE_FN_MAPPING:  # how LoRAs are weighed block by block, by a class's name
+        _SET_ADAPTER_SCALE_FN_MAPPING[name] = _SET_ADAPTER_SCALE_FN_MAPPING[stock.__name__]
     return type(
-        PREFIX + stock.__name__,
+        name,
         (GrownModel, stock),
         {
             "__module__": "modelgrow.pipelines",
-            "__qualname__": PREFIX + stock.__name__,
+            "__qualname__": name,
             "__doc__": f"{stock.__name__} with a slot for a language model, or for longer clips, or both.",
             "__init__": _init_of(stock),
             "forward": _forward_of(stock),

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from architectures import ARCHITECTURES
+from attached import attach, inputs_of, without_llm
 from growths import grow, pack
 from huggingface_hub.errors import LocalEntryNotFoundError
 from models import save
@@ -218,3 +219,18 @@ def test_settings_of_the_remapped_file(grown: Path, lora: Path) -> None:
         "transformer.rank_pattern": {"blocks.2.attn1.to_q": 3},
         "transformer.target_modules": modules,
     }
+
+
+def test_on_a_model_with_a_slot(tiny_pipeline: Path, lora: Path, tmp_path: Path) -> None:
+    """Its modules are called to_q and to_v too, and a LoRA that was made before is not for them."""
+    base, slot = load_aligned(tiny_pipeline), load_aligned(attach(tiny_pipeline, tmp_path / "slot"))
+    inputs = inputs_of(slot.transformer)
+    plain = run_model(base.transformer, without_llm(inputs))
+    base.load_lora_weights(str(lora.parent), weight_name=NAME)
+    load_lora(slot, lora, weight_name=NAME)
+    names = [name for name, _ in slot.transformer.named_parameters() if "lora_" in name]
+    assert names
+    assert not any("llm_" in name for name in names)
+    (expected,) = run_model(base.transformer, without_llm(inputs))
+    assert torch.equal(*run_model(slot.transformer, inputs), expected)
+    assert not torch.equal(*plain, expected)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from architectures import Architecture, row_of
 from attached import LLM, attach, config_of, enliven, equal, inputs_of, load, outputs, without_llm
 from growths import grow, pack, snapshot, unpack
+from longer import extend
 from models import build, save
 from tiny_pipelines import VAE, text_encoder, tokenizer
 
@@ -179,3 +181,28 @@ def test_inspect_shows_the_slot(tmp_path: Path) -> None:
     assert record.base.class_name == "WanTransformer3DModel"
     with pytest.raises(PlanError, match="has a slot for a language model already"):
         attach(slot, tmp_path / "twice")
+
+
+@pytest.mark.parametrize("first", ["slot", "frames"])
+def test_longer_clips_and_slot_compose(first: str, tmp_path: Path) -> None:
+    """Both stand in one class, in whichever order they came, and go one by one."""
+    row = row_of("wan")
+    base = save(tmp_path / "base", row.class_name, row.tiny)
+    steps: dict[str, Callable[[Path, Path], Path]] = {
+        "slot": attach,
+        "frames": lambda folder, output: extend(folder, output, 161),
+    }
+    one = steps.pop(first)(base, tmp_path / "one")
+    both = next(iter(steps.values()))(one, tmp_path / "both")
+    config = config_of(both)
+    assert config["_class_name"] == "GrownWanTransformer3DModel"
+    assert config["llm_slot"]
+    assert config["frame_extension"]
+    model = load(both)
+    inputs = inputs_of(model)
+    with torch.no_grad():
+        found = outputs(model, inputs)
+        assert equal(found, outputs(load(extend(base, tmp_path / "alone", 161)), without_llm(inputs)))
+        assert not equal(outputs(enliven(model), inputs), found)
+    assert snapshot(shrink(both, tmp_path / "back")) == snapshot(one)
+    assert snapshot(shrink(tmp_path / "back", tmp_path / "none")) == snapshot(base)
