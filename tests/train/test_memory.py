@@ -52,8 +52,8 @@ def test_longer_clips_keep_more() -> None:
     def kept(frames: int) -> int:
         inputs = random_inputs(row.class_name, model.config, seed=0, device=torch.device("cpu"), dtype=torch.float32)
         inputs["hidden_states"] = torch.zeros(2, 4, frames, 6, 8)
-        return predict_memory(
-            model, call, inputs, optimizer="adamw8bit", average=False, autocast=nullcontext
-        ).activations
+        memory = predict_memory(model, call, inputs, optimizer="adamw8bit", average=False, autocast=nullcontext)
+        assert memory.activations is not None
+        return memory.activations
 
     assert kept(8) == pytest.approx(2 * kept(4), rel=0.15)

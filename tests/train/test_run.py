@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,19 @@ def test_the_cached_trunk_is_the_trunk(grown: Path, tmp_path: Path) -> None:
     assert streams[0].dtype == torch.bfloat16
     torch.testing.assert_close(fast, exact, rtol=2e-2, atol=0)
     assert len(loop.run.model.blocks) == 3
+
+
+def test_processes_share_the_trunks_clips(grown: Path, tmp_path: Path) -> None:
+    loop = Loop(run=set_up(settings(grown, tmp_path / "run", cache_trunk=1), lambda _: None), report=lambda _: None)
+    whole = make_trunk(loop, lambda _: None)
+    shared = replace(whole, folder=tmp_path / "shared")
+    counts: list[int] = []
+    for process in (0, 1):
+        shared.fill(loop.run.model, loop.predict, lambda _, total: counts.append(total), process=process, processes=2)
+    assert counts == [4] * 8
+    files = sorted(path.name for path in shared.folder.iterdir())
+    assert files == sorted(path.name for path in whole.folder.iterdir())
+    assert all((shared.folder / name).read_bytes() == (whole.folder / name).read_bytes() for name in files)
 
 
 def test_training_with_the_cached_trunk(grown: Path, tmp_path: Path) -> None:
