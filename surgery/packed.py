@@ -29,9 +29,8 @@ from .checkpoint import CONFIG_NAME, INDEX_SUFFIX, Checkpoint
 from .errors import CheckpointError
 from .foreign import as_bytes, as_object, as_text, parse_layout
 from .header import read_header
-from .index import CLASS_NAME, LIBRARY
+from .index_check import check_edits
 from .record import RECORD_NAME, Record
-from .source import PIPELINE_NAME
 from .trace import rename
 
 if TYPE_CHECKING:
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
 GROWTH_NAME = "growth.safetensors"
 KEY = "modelgrow"
 FORMAT = 1
-_LIBRARIES = ("diffusers", "transformers", LIBRARY)
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}", re.ASCII)
 
 
@@ -150,7 +148,7 @@ def read_packed(path: Path) -> Packed:
         made_with=as_text(data.get("made_with"), f"{where}: made_with"),
         components=parts,
         others=_others(data.get("others"), f"{where}: others"),
-        pipeline=_pipeline(data.get("pipeline", {}), f"{where}: pipeline"),
+        pipeline=check_edits(as_object(data.get("pipeline", {}), f"{where}: pipeline"), f"{where}: pipeline"),
     )
 
 
@@ -214,31 +212,6 @@ def _file(entry: Mapping[str, Any], where: str) -> PackedFile:
     text = as_text(entry.get("header"), f"{where}: {name}: header").encode()
     tensors = parse_layout(text, where=f"{where}: {name}: header")
     return PackedFile(name=name, header=len(text).to_bytes(8, "little") + text, tensors=tensors)
-
-
-def _pipeline(value: Any, where: str) -> dict[str, Any]:
-    """diffusers imports what model_index.json names, so that only libraries of models may stand there, and numbers."""
-    found = as_object(value, where)
-    for key, item in found.items():
-        fine = key == CLASS_NAME and isinstance(item, str) and item.isidentifier()
-        if key.isidentifier() and not key.startswith("_"):
-            fine = (
-                item is None
-                or type(item) in (int, float, bool)
-                or (
-                    item == [None, None]
-                    or (
-                        isinstance(item, list)
-                        and len(item) == 2
-                        and item[0] in _LIBRARIES
-                        and isinstance(item[1], str)
-                        and item[1].isidentifier()
-                    )
-                )
-            )
-        if not fine:
-            raise CheckpointError(f"{where}: a growth may not write {key!r:.80}: {item!r:.80} into {PIPELINE_NAME}")
-    return found
 
 
 def _others(value: Any, where: str) -> dict[str, Other]:

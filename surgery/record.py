@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from . import strict_json
 from .errors import CheckpointError
 from .fingerprint import fingerprint, stored
+from .index_check import check_edits
 from .plan import Piece
 from .trace import names_after, rename
 from .typed import as_digits, as_list, as_number, as_table, as_text, as_texts
@@ -268,7 +269,7 @@ def _step(data: Mapping[str, Any]) -> Step:
         config_before=as_table(data["config_before"]),
         config_added=as_texts(data["config_added"]),
         blocks=as_texts(data.get("blocks", [])),
-        pipeline_before=as_table(data.get("pipeline_before", {})),
+        pipeline_before=check_edits(as_table(data.get("pipeline_before", {})), "pipeline_before"),
         input_fingerprint=as_text(data["input_fingerprint"]),
         made_with=as_text(data["made_with"]),
     )

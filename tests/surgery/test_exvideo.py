@@ -298,6 +298,17 @@ class TestUntrustedIndex:
             read_packed(tmp_path / "bad.safetensors")
 
 
+    def test_a_record_s_way_back_is_checked_too(self, pipeline: Path, tmp_path: Path) -> None:
+        """`shrink` writes what growth.json says was there before."""
+        path = extend(pipeline, tmp_path / "grown", 40) / "unet" / "growth.json"
+        data = json.loads(path.read_text())
+        assert data["steps"][0]["pipeline_before"]["unet"] == ["diffusers", "UNetSpatioTemporalConditionModel"]
+        data["steps"][0]["pipeline_before"]["unet"] = ["os", "system"]
+        path.write_text(json.dumps(data))
+        with pytest.raises(CheckpointError, match="may not write 'unet'"):
+            open_checkpoint(path.parent)
+
+
 def test_blocks_of_a_record(tmp_path: Path) -> None:
     """What `--train grown-blocks` trains: the parts of the temporal blocks that ExVideo trains, not all around them."""
     record = open_checkpoint(extend(BASE, tmp_path / "grown", 40)).record
