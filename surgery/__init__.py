@@ -14,6 +14,7 @@ if not __name__.startswith("modelgrow."):
 
 from .anatomy import Anatomy, Stack, anatomies
 from .checkpoint import Checkpoint, open_checkpoint
+from .clip_default import prepare_extend
 from .errors import (
     AnatomyError,
     CheckpointError,
@@ -27,6 +28,7 @@ from .errors import (
     VerifyError,
 )
 from .expand import plan_expand
+from .extend_frames import ExtendOptions, plan_extend_frames
 from .header import Tensor
 from .inspect import SourceReport, inspect
 from .job import Job, default_output, execute, prepare
@@ -45,6 +47,7 @@ __all__ = [
     "DataError",
     "Drawn",
     "ExpandOptions",
+    "ExtendOptions",
     "GenerateError",
     "GrowError",
     "Job",
@@ -71,5 +74,7 @@ __all__ = [
     "open_checkpoint",
     "open_source",
     "plan_expand",
+    "plan_extend_frames",
     "prepare",
+    "prepare_extend",
 ]

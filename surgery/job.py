@@ -185,7 +185,8 @@ def made_with() -> str:
 def default_output(job: Job) -> Path:
     """A folder here, whose name says what was done: Wan2.1-T2V-1.3B-Diffusers-suffix7."""
     plan = next(iter(job.plans.values()))
-    what = f"{plan.options['mode']}{plan.options['blocks']}" if plan.operation == "expand" else plan.operation
+    named = {"expand": "{mode}{blocks}", "extend-frames": "{to}f"}
+    what = named.get(plan.operation, plan.operation).format(**plan.options)
     return Path(f"{Path(job.source.name).name}-{what}")
 
 
