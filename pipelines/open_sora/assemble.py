@@ -46,7 +46,7 @@ def from_published(
     """
     from transformers import AutoTokenizer, T5EncoderModel
 
-    kind: dict[str, Any] = {} if dtype is None else {"torch_dtype": dtype}
+    kind: dict[str, Any] = {} if dtype is None else {"dtype": dtype}
     model = transformer if isinstance(transformer, ModelMixin) else _stdit(transformer, kind)
     is_flow = type(model).__name__.endswith(_STDIT3)
     if isinstance(text_encoder, str) or tokenizer is not None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler, SchedulerMixin
+from diffusers.loaders import CogVideoXLoraLoaderMixin
 from diffusers.utils import BaseOutput
 from diffusers.video_processor import VideoProcessor
 from transformers import T5EncoderModel, T5Tokenizer
@@ -36,8 +37,8 @@ class OpenSoraPipelineOutput(BaseOutput):
     frames: Any
 
 
-class OpenSoraPipeline(DiffusionPipeline):
-    """Open-Sora 1.2, and, with a STDiT and a scheduler that is no flow, 1.0.
+class OpenSoraPipeline(DiffusionPipeline, CogVideoXLoraLoaderMixin):
+    """Open-Sora 1.2, and, with a STDiT and a scheduler that is no flow, 1.0. LoRAs load as in CogVideoX's pipeline.
 
     Args:
         tokenizer, text_encoder: T5 v1.1 XXL.

@@ -10,6 +10,7 @@ import pytest
 import torch
 from open_sora_flow_case import load_model, tensors
 from tiny_open_sora import open_sora, save_open_sora
+from tiny_pipelines import load_aligned
 from tiny_runs import bytes_of, settings
 
 from modelgrow.pipelines.open_sora.flow import timestep_transform
@@ -166,3 +167,15 @@ def test_version_1_trains_on_noise(tmp_path: Path) -> None:
     chosen = settings(grown(tmp_path, "1.0"), tmp_path / "run", **{**SHORT, "num_frames": 4}, steps=3)
     assert isinstance(set_up(chosen, lambda _: None).objective, Diffusion)
     assert train(chosen).model.is_dir()
+
+
+def test_a_lora_loads_into_the_pipeline(tmp_path: Path) -> None:
+    model = grown(tmp_path)
+    result = train(settings(model, tmp_path / "run", **SHORT, steps=3, train="lora", lora_rank=2))
+    pipeline = load_aligned(model)
+    call = {"height": 32, "width": 32, "num_frames": 17, "num_inference_steps": 1, "output_type": "latent"}
+    clips = [pipeline("a red circle", generator=torch.Generator().manual_seed(0), **call).frames]
+    pipeline.load_lora_weights(result.model)
+    clips.append(pipeline("a red circle", generator=torch.Generator().manual_seed(0), **call).frames)
+    assert pipeline.get_active_adapters()
+    assert not torch.equal(*clips)
