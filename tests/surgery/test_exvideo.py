@@ -17,7 +17,6 @@ from safetensors.numpy import load_file, save_file
 
 from modelgrow.surgery import (
     CheckpointError,
-    ExpandOptions,
     Plan,
     PlanError,
     Record,
@@ -26,8 +25,6 @@ from modelgrow.surgery import (
     inspect,
     open_checkpoint,
     open_source,
-    plan_expand,
-    prepare,
 )
 from modelgrow.surgery.compare import broken_promises
 from modelgrow.surgery.exvideo import CLASS, plan_exvideo, sinusoids
@@ -201,16 +198,6 @@ def test_longer_tables_walk_over_the_rows_that_are_there(tmp_path: Path) -> None
     assert (made.new_names, made.changed_names) == ((), tuple(f"{block}.position_table.weight" for block in BLOCKS))
 
 
-def test_expanded_after_it_was_extended(tmp_path: Path) -> None:
-    """A new layer's temporal block copies the table and the convolution of the layer that it copies."""
-    options = ExpandOptions(mode="insert", blocks=1)
-    config = json.loads((BASE / "config.json").read_text()) | {"layers_per_block": 1}
-    assert config["layers_per_block"] == 1
-    extend(BASE, tmp_path / "grown", 30)
-    with pytest.raises(PlanError, match="of one layer"):
-        prepare(open_source(str(tmp_path / "grown")), lambda c, a: plan_expand(c, a, options))
-
-
 @pytest.mark.parametrize(
     ("num_frames", "extended", "message"),
     [
@@ -296,7 +283,6 @@ class TestUntrustedIndex:
         )
         with pytest.raises(CheckpointError, match=r"a growth may not write .* into model_index\.json"):
             read_packed(tmp_path / "bad.safetensors")
-
 
     def test_a_record_s_way_back_is_checked_too(self, pipeline: Path, tmp_path: Path) -> None:
         """`shrink` writes what growth.json says was there before."""
