@@ -22,8 +22,9 @@ from models import build, save
 from modelgrow.pipelines import ExVideoUNetSpatioTemporalConditionModel, load_growth
 from modelgrow.pipelines.models import align, load_model
 from modelgrow.pipelines.verify import verify
-from modelgrow.surgery import GenerateError, execute, open_checkpoint, open_source
+from modelgrow.surgery import Checkpoint, GenerateError, Tensor, anatomies, execute, open_checkpoint, open_source
 from modelgrow.surgery.diffsynth import NAMES, block_numbers, our_names
+from modelgrow.surgery.exvideo import plan_exvideo
 from modelgrow.surgery.shrink import prepare_shrink
 
 ATOL = 2e-5
@@ -162,6 +163,30 @@ def test_full_topology() -> None:
             if "position_table" in name:
                 parameter.zero_()
     assert (found - run_full_topology(model)).abs().max() > 0.1
+
+
+def test_true_sizes() -> None:
+    """SVD-XT extended to 128 frames: what the class expects, what ExVideo published, and as many parameters."""
+
+    def shapes(model: Any) -> dict[str, tuple[int, ...]]:
+        return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+
+    with torch.device("meta"):
+        base = UNetSpatioTemporalConditionModel(sample_size=96)
+        grown = ExVideoUNetSpatioTemporalConditionModel(sample_size=96, num_position_frames=128)
+    held = {
+        name: Tensor(dtype="F16", shape=shape, file=Path("weights"), offset=0, nbytes=0)
+        for name, shape in shapes(base).items()
+    }
+    checkpoint = Checkpoint(path=Path("svd"), tensors=held, config={**base.config, "_class_name": SVD})
+    plan = plan_exvideo(checkpoint, anatomies()[SVD], 128)
+    plan.validate(checkpoint)
+    assert {tensor.name: tensor.shape for tensor in plan.tensors} == shapes(grown)
+    published = json.loads((GOLDENS / "svd_full" / "extension.json").read_text())
+    names = our_names(published, held, where="published", base="svd")
+    assert {names[key]: tuple(shape) for key, (shape, _) in published.items()}.items() <= shapes(grown).items()
+    assert plan.num_new_parameters == 336_150_720
+    assert sum(math.prod(shape) for shape in shapes(grown).values()) == 1_860_773_802
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
