@@ -86,8 +86,8 @@ def test_as_a_source() -> None:
     for one, other in zip(said.clips, plain.clips, strict=True):
         assert one.key == other.key
         assert one.caption != other.caption
-        frames = [source.read(one, num_frames=5, height=32, width=32) for source in (said, plain)]
-        assert np.array_equal(*frames)
+        mine, theirs = (source.read(one, num_frames=5, height=32, width=32) for source in (said, plain))
+        assert np.array_equal(mine, theirs)
     longs = [clip.long_caption for clip in open_clips("paraphrases:1:40").clips]
     standard = [long for long in longs if long and "plain" in long]
     assert 10 <= len(standard) <= 30, "half of the long captions are the standard ones"
