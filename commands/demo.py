@@ -11,6 +11,8 @@ from .console import console, quiet_libraries
 from .options import Overwrite
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from modelgrow.examples.demo import DemoResult
     from modelgrow.examples.learn import Learned
 
@@ -39,19 +41,14 @@ def demo(
     err = console(stderr=True)
     with err.status("loading torch and diffusers") as status:
         quiet_libraries()
-        from modelgrow.examples.demo import run_demo
+        from modelgrow.examples.demo import run_demo, teach
 
-        result = run_demo(
-            output,
-            prompt=prompt,
-            seed=seed,
-            train=train,
-            steps=steps,
-            prompts=prompts,
-            overwrite=overwrite,
-            report=status.update,
-        )
+        result = run_demo(output, prompt=prompt, seed=seed, overwrite=overwrite, report=status.update)
     _show_demo(result)
+    if train and result.identical:
+        with err.status("training") as status:
+            learned, paths = teach(output, seed=seed, steps=steps, prompts=prompts, report=status.update)
+        _show_learned(learned, paths)
     if not result.identical:
         raise typer.Exit(1)
 
@@ -66,13 +63,10 @@ def _show_demo(result: DemoResult) -> None:
     out.print(table)
     style = "bold green" if result.identical else "bold red"
     out.print(result.sentence, style=style, markup=False)
-    if result.learned:
-        _show_learned(result.learned)
-    for path in result.paths:
-        out.print(f"  {path}", markup=False, highlight=False)
+    _show_paths(out, result.paths)
 
 
-def _show_learned(learned: Learned) -> None:
+def _show_learned(learned: Learned, paths: tuple[Path, ...]) -> None:
     from rich.table import Table
 
     run = learned.run
@@ -90,3 +84,9 @@ def _show_learned(learned: Learned) -> None:
     out.print()
     out.print(table)
     out.print(learned.sentence, markup=False)
+    _show_paths(out, paths)
+
+
+def _show_paths(out: Console, paths: tuple[Path, ...]) -> None:
+    for path in paths:
+        out.print(f"  {path}", markup=False, highlight=False)

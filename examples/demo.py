@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -53,8 +53,6 @@ class DemoResult:
     identical: bool
     sentence: str
     paths: tuple[Path, ...]
-    learned: Learned | None
-    """None without training, and where the models differ."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,10 +77,6 @@ def run_demo(
     *,
     prompt: str = PROMPT,
     seed: int = 0,
-    train: bool = True,
-    steps: int = STEPS,
-    prompts: int = PROMPTS,
-    workers: int | None = None,
     overwrite: bool = False,
     report: Callable[[str], None] = lambda _: None,
 ) -> DemoResult:
@@ -90,11 +84,9 @@ def run_demo(
 
     Args:
         output: The folder to make: base.mp4 and .gif, grown.mp4 and .gif, their settings, comparison.png, and
-            the grown pipeline; with training, the run and learned.png besides.
+            the grown pipeline.
         prompt: What the clips should show.
-        seed: Of both clips, and of the training.
-        train: Train what is new, and measure what came of it.
-        steps, prompts, workers: See `learn`.
+        seed: Of both clips.
         overwrite: Replace `output` if it exists.
         report: Told what is going on, a line each.
 
@@ -117,30 +109,42 @@ def run_demo(
         report("writing the clips")
         names = _save(base, grown, work, prompt)
     identical, sentence = _judge(base, grown, verdict)
-    paths = [output / name for name in (*names, GROWN)]
-    learned = None
-    if train and identical:
-        with _one_thread():
-            learned = learn(
-                output / GROWN,
-                foundation,
-                output / RUN,
-                steps=steps,
-                prompts=prompts,
-                seed=seed,
-                workers=workers,
-                report=report,
-            )
-        _draw(learned, output / LEARNED)
-        paths += [output / LEARNED, learned.run.model, *([learned.run.growth] if learned.run.growth else [])]
     return DemoResult(
         prompt=prompt,
         rows=_rows(base, grown),
         identical=identical,
         sentence=sentence,
-        paths=tuple(paths),
-        learned=learned,
+        paths=tuple(output / name for name in (*names, GROWN)),
     )
+
+
+def teach(
+    output: Path,
+    *,
+    seed: int = 0,
+    steps: int = STEPS,
+    prompts: int = PROMPTS,
+    workers: int | None = None,
+    report: Callable[[str], None] = lambda _: None,
+) -> tuple[Learned, tuple[Path, ...]]:
+    """Train what `run_demo` has grown in `output`, and measure what came of it.
+
+    Returns what was learned, and what is new in the folder: learned.png, and the run's model and growth.
+
+    Args:
+        output: Where `run_demo` left the grown pipeline.
+        seed: Of the training.
+        steps, prompts, workers, report: See `learn`.
+
+    Raises:
+        GrowError: See `learn`.
+    """
+    options: dict[str, Any] = {"steps": steps, "prompts": prompts, "seed": seed, "workers": workers}
+    with _one_thread():
+        learned = learn(output / GROWN, foundation_path(), output / RUN, report=report, **options)
+    _draw(learned, output / LEARNED)
+    growth = () if learned.run.growth is None else (learned.run.growth,)
+    return learned, (output / LEARNED, learned.run.model, *growth)
 
 
 def _draw(learned: Learned, path: Path) -> None:

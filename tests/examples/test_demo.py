@@ -43,7 +43,7 @@ FILES = {
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[demo.DemoResult, Path, list[str]]:
     output = tmp_path_factory.mktemp("demo") / "grow-demo"
     said: list[str] = []
-    return demo.run_demo(output, train=False, report=said.append), output, said
+    return demo.run_demo(output, report=said.append), output, said
 
 
 def gif_frames(path: Path) -> list[np.ndarray]:

@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from modelgrow.commands.demo import demo as command
 from modelgrow.examples import demo, learn
-from modelgrow.examples.learn import OBJECTS, Change, Learned, changes
+from modelgrow.examples.learn import OBJECTS, PROMPTS, STEPS, Change, Learned, changes
 from modelgrow.examples.read_model import ASPECTS, Reading, read_model
 from modelgrow.pipelines.foundation import foundation_path
 from modelgrow.surgery import open_checkpoint
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[demo.DemoResult, Path]:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Learned, tuple[Path, ...], Path]:
     output = tmp_path_factory.mktemp("learn") / "grow-demo"
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(learn.LEARN, "data", "shapes:2-3:16")
-        return demo.run_demo(output, steps=2, prompts=2, workers=0), output
+        demo.run_demo(output)
+        return *demo.teach(output, steps=2, prompts=2, workers=0), output
 
 
-def test_what_the_training_leaves(finished: tuple[demo.DemoResult, Path]) -> None:
-    result, output = finished
-    assert result.learned is not None
-    assert result.learned.run.model == output / "run" / "model"
+@pytest.mark.slow
+def test_what_the_training_leaves(finished: tuple[Learned, tuple[Path, ...], Path]) -> None:
+    learned, paths, output = finished
+    assert paths == (output / "learned.png", output / "run" / "model", output / "run" / "growth")
+    assert learned.run.model == paths[1]
     assert {path.name for path in output.iterdir()} >= {"grown-pipeline", "run", "learned.png", "comparison.png"}
-    assert all(path.exists() for path in result.paths)
+    assert all(path.exists() for path in paths)
     assert not (output / "run" / "cache").exists()
     with Image.open(output / "learned.png") as sheet:
         assert "training" in sheet.info["settings"]
@@ -38,9 +42,9 @@ def test_what_the_training_leaves(finished: tuple[demo.DemoResult, Path]) -> Non
     assert record.steps[1].options["data"] == "shapes:2-3:16"
 
 
-def test_every_kind_of_prompt_is_measured(finished: tuple[demo.DemoResult, Path]) -> None:
-    learned = finished[0].learned
-    assert isinstance(learned, Learned)
+@pytest.mark.slow
+def test_every_kind_of_prompt_is_measured(finished: tuple[Learned, tuple[Path, ...], Path]) -> None:
+    learned = finished[0]
     assert [(c.objects, c.aspect) for c in learned.changes] == [(n, aspect) for n in OBJECTS for aspect in ASPECTS]
     assert all(0 <= share <= 1 for change in learned.changes for share in (change.base, change.trained))
     base = read_model(foundation_path(), 1, 2)
@@ -67,3 +71,8 @@ def test_changes_by_hand() -> None:
     assert better.rose
     assert not better.fell
     assert Change(objects=2, aspect="count", base=0.6, trained=0.4, error=0.05).fell
+
+
+def test_the_commands_defaults_are_the_demos() -> None:
+    given = inspect.signature(command).parameters
+    assert (given["steps"].default, given["prompts"].default) == (STEPS, PROMPTS)
