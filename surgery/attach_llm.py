@@ -8,6 +8,7 @@ Shape letters: C width of a block's video stream, D width of the language model'
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -101,18 +102,19 @@ def plan_attach_llm(
         for number in place.numbers
         for tensor in slot(f"{place.prefix}.{number}", place.width, width, dtype, options.seed)
     ]
+    new = tuple(in_parts([*projector(options.llm.dim, width, dtype, options.seed), *slots]))
     grown = grown_name(anatomy.runs_as or anatomy.class_name)
     return Plan(
         operation="attach-llm",
         options=_resolved(options, places, stack, width, heads),
         class_name=str(checkpoint.class_name),
-        tensors=(*carried, *in_parts([*projector(options.llm.dim, width, dtype, options.seed), *slots])),
+        tensors=(*carried, *new),
         config_edits={
             **({} if checkpoint.class_name == grown else {CLASS_NAME: grown}),
             KEY: _config(options, places, width, heads),
         },
         pipeline_edits=_pipeline_edits(pipeline),
-        notes=_notes(anatomy, stack, options, grown),
+        notes=(_cost(checkpoint, new), *_notes(anatomy, stack, options, grown)),
     )
 
 
@@ -224,6 +226,12 @@ def _pipeline_edits(pipeline: Mapping[str, Any] | None) -> dict[str, Any]:
     name = pipeline.get(CLASS_NAME)
     edits: dict[str, Any] = {CLASS_NAME: grown_name(name)} if isinstance(name, str) else {}
     return edits | {key: [None, None] for key in (COMPONENT, TOKENIZER) if key not in pipeline}
+
+
+def _cost(checkpoint: Checkpoint, new: tuple[PlannedTensor, ...]) -> str:
+    count = sum(math.prod(tensor.shape) for tensor in new)
+    share = count / max(1, checkpoint.num_parameters)
+    return f"{count:,} new parameters, {share:.0%} of what is there; --every and --width make that less"
 
 
 def _notes(anatomy: Anatomy, stack: Stack, options: AttachOptions, grown: str) -> tuple[str, ...]:

@@ -22,8 +22,9 @@ WIDTH = 20
 LLM = LanguageModel(name="somebody/llm", dim=WIDTH, class_name="LlamaForCausalLM")
 
 ROWS = tuple(row for row in ARCHITECTURES if any(stack.slot for stack in anatomies()[row.class_name].stacks))
-CLASSES: tuple[Architecture, ...] = tuple({row.class_name: row for row in reversed(ROWS)}.values())[::-1]
-"""One row of each class that can have a slot."""
+_FIRST = tuple({row.class_name: row for row in reversed(ROWS)}.values())[::-1]
+CLASSES: tuple[Architecture, ...] = tuple(row for row in _FIRST if not row.class_name.startswith("ExVideo"))
+"""One row of each class that can have a slot, without ExVideo's, whose slots stand behind SVD's own blocks."""
 
 
 def attach(base: Path, output: Path, **options: Any) -> Path:

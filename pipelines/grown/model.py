@@ -32,7 +32,12 @@ Context = tuple[Tensor, Tensor | None]
 
 
 class GrownModel:
-    """What every grown class adds to its stock class."""
+    """What every grown class adds to its stock class.
+
+    A slot reads what `forward` is given as `llm_hidden_states`, else what `set_llm_context` set. With neither it is
+    skipped, and the model says so once: that is the base's function if only the slot was trained, and otherwise the
+    function of a model that was never trained to do without.
+    """
 
     stock: type[Any]
     slot_context: SlotContext | None = None
@@ -111,10 +116,24 @@ class GrownModel:
                 self._say_empty()
                 return
             states, mask = self._llm_context
+        self._check(like, states, mask)
         if mask is not None:
             mask = mask.to(device=like.device, dtype=torch.bool)
         projector = getattr(self, slot.PROJECTOR)
         self.slot_context.fill(*projector(states.to(device=like.device, dtype=like.dtype), mask))  # type: ignore[union-attr]
+
+    def _check(self, like: Tensor, states: Tensor, mask: Tensor | None) -> None:
+        llm_dim = self.config.llm_slot["llm_dim"]  # type: ignore[attr-defined]
+        if states.ndim != 3 or states.shape[2] != llm_dim or like.shape[0] % states.shape[0]:
+            raise GenerateError(
+                f"{type(self).__name__}: LLM states have the shape {list(states.shape)}, expected one for each of "
+                f"{like.shape[0]} samples, with any number of tokens, {llm_dim} wide"
+            )
+        if mask is not None and mask.shape != states.shape[:2]:
+            raise GenerateError(
+                f"{type(self).__name__}: the mask of the LLM states has the shape {list(mask.shape)}, the states "
+                f"{list(states.shape)}; expected a True or False for each token"
+            )
 
     def _say_empty(self) -> None:
         if self._llm_contexts:

@@ -208,6 +208,29 @@ def test_contexts_for_callers_that_can_not_pass_them(folder: Path) -> None:
     assert not equal(run(model, others), expected)
 
 
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"llm_hidden_states": torch.zeros(2, 8, 21)}, r"shape \[2, 8, 21\].*20 wide"),
+        ({"llm_hidden_states": torch.zeros(3, 8, 20)}, "for each of 2 samples"),
+        ({"llm_hidden_states": torch.zeros(8, 20)}, "any number of tokens"),
+        ({"llm_attention_mask": torch.ones(2, 7)}, r"mask .* \[2, 7\], the states \[2, 8, 20\]"),
+    ],
+)
+def test_states_that_do_not_fit_are_refused(folder: Path, change: dict[str, Any], reason: str) -> None:
+    model = live(folder)
+    with pytest.raises(GenerateError, match=reason):
+        run(model, {**inputs_of(model), **change})
+
+
+def test_one_text_for_all_samples(folder: Path) -> None:
+    model = live(folder)
+    inputs = {**inputs_of(model), "llm_attention_mask": None}
+    states = inputs["llm_hidden_states"][:1]
+    twice = run(model, {**inputs, "llm_hidden_states": states.repeat(2, 1, 1)})
+    torch.testing.assert_close(run(model, {**inputs, "llm_hidden_states": states}), twice)
+
+
 def test_a_slot_that_reads_nothing_says_so_once(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     model = live(folder)
     with caplog.at_level(logging.WARNING):
