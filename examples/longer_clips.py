@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
-from modelgrow.pipelines.export import Strip, write_sheet
 from modelgrow.pipelines.foundation import foundation_path
 from modelgrow.pipelines.generate import GenerateOptions, generate
 from modelgrow.pipelines.load import load_pipeline
@@ -31,6 +31,9 @@ from .shapes.training.measure import make_prompts
 TRAINED = 17
 LENGTHS = (32, 128)
 SEED = 20260
+SHOWN = 9
+"""Frames of a clip in the picture, at equal distances."""
+_TEXT = 18
 
 
 def read_windows(frames: np.ndarray, scene: object) -> list[tuple[float, float, float]]:
@@ -44,21 +47,36 @@ def measure(folder: Path, prompts: int) -> Iterator[dict[str, object]]:
     """A row for each length and method; sheets and extended models go to `folder`."""
     scenes = make_prompts(prompts, 1, SEED)
     for length in LENGTHS:
-        strips = []
+        clips = {}
         for method in METHODS:
             job = prepare_extend(open_source(str(foundation_path())), ExtendOptions(to=length, method=method))
             pipeline = load_pipeline(execute(job, folder / f"{method}-{length}", overwrite=True), device="cpu")
-            windows, first = [], None
+            windows = []
             for number, scene in enumerate(scenes):
                 clip = generate(pipeline, GenerateOptions(prompt=short_caption(scene), seed=number)).frames
-                first = clip if first is None else first
+                clips.setdefault(method, clip)
                 windows += read_windows(clip, scene)
-            if first is not None:
-                strips.append(Strip(title=method, frames=first[:: max(1, length // 12)]))
             right = np.mean(windows, axis=0).round(2).tolist()
             yield {"length": length, "method": method, "windows": len(windows), "color, shape, motion": right}
-        caption = f"{length} frames from a model trained on {TRAINED}: {short_caption(scenes[0])}"
-        write_sheet(strips, folder / f"frames-{length}.png", caption=caption, settings={"seed": 0})
+        draw(clips, short_caption(scenes[0])).save(folder / f"frames-{length}.png", optimize=True)
+
+
+def draw(clips: Mapping[str, np.ndarray], prompt: str) -> Image.Image:
+    """A row for each method: some frames of its clip, with their numbers above."""
+    count, height, width, _ = next(iter(clips.values())).shape
+    shown = np.linspace(0, count - 1, SHOWN).round().astype(int)
+    size = (SHOWN * (width + 2), _TEXT + (height + 2 * _TEXT) * len(clips))
+    sheet = Image.new("RGB", size, "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=12)
+    pen.text((2, 1), f"{count} frames: {prompt}", fill="black", font=font)
+    for row, (method, frames) in enumerate(clips.items()):
+        top = _TEXT + row * (height + 2 * _TEXT)
+        pen.text((2, top), method, fill="black", font=font)
+        for column, number in enumerate(shown):
+            left = column * (width + 2)
+            pen.text((left + 2, top + _TEXT), str(number), fill="gray", font=font)
+            sheet.paste(Image.fromarray(frames[number]), (left, top + 2 * _TEXT))
+    return sheet
 
 
 def main() -> None:

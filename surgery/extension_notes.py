@@ -21,6 +21,9 @@ _METHODS = {
     "riflex": "the frequency that would make the clip begin anew is slowed down",
 }
 
+_RIFLEX_REACH = 2.5
+"""Times the trained length beyond which a note warns; the paper has 2 without training and 3 with some."""
+
 
 def notes(
     anatomy: Anatomy,
@@ -40,8 +43,13 @@ def notes(
             "only the length of a clip that nobody asked for is set"
         )
         return tuple(found)
-    why = f" ({frames.reason})" if asked is None and frames.reason else ""
-    found.append(f"method {method}, from {length.base_frames} frames to {length.num_frames}: {_METHODS[method]}{why}")
+    why = frames.reason if asked is None and frames.reason else _METHODS[method]
+    found.append(f"method {method}, from {length.base_frames} frames to {length.num_frames}: {why}")
+    if method == "riflex" and length.stretch > _RIFLEX_REACH:
+        found.append(
+            f"RIFLEx was shown at up to twice the length without training, and this is {length.stretch:.1f} times: "
+            "compare with --method interpolate, and train on long clips"
+        )
     found.append(_unchanged(frames, length, method))
     if trainable and frames.kind == "weights":
         found.append(f"{frames.tables} are parameters already; the record names them, so that the trainer tunes them")

@@ -150,6 +150,11 @@ def test_other_published_models() -> None:
     assert planned("latte").config_edits["video_length"] == 128
 
 
+def test_far_beyond_what_riflex_was_shown_at_a_note_says_so() -> None:
+    assert "this is 3.1 times" in " ".join(planned("wan", 257).notes)
+    assert "this is" not in " ".join(planned("wan").notes)
+
+
 def test_wan_2_2_was_trained_on_longer_clips() -> None:
     (config,) = (config for name, config in row_of("wan").published.items() if "TI2V-5B" in name)
     anatomy = anatomies()["WanTransformer3DModel"]
