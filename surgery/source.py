@@ -184,4 +184,10 @@ def choose(source: Source, names: Sequence[str], growable: Collection[str]) -> d
             f"{source.name}: nothing here that can grow ({what or 'no weights'}). "
             f"Known architectures: {', '.join(growable)}"
         )
+    for name, checkpoint in chosen.items():
+        if stock_name(str(checkpoint.class_name)) not in growable:
+            raise SourceError(
+                f"{checkpoint.path}: its {CONFIG_NAME} has the class {checkpoint.class_name}, where the pipeline says "
+                f"{by_name[name].class_name}. Write the right one as _class_name"
+            )
     return chosen

@@ -135,6 +135,14 @@ class TestPipeline:
         (pipeline / "vae" / "config.json").write_text('{"_class_name": "Other\\u001b"}')
         assert r"vae is 'AutoencoderKLLTXVideo', its config.json says 'Other\x1b'" in refusal(pipeline)
 
+    def test_a_config_without_a_class(self, pipeline: Path) -> None:
+        path = pipeline / "transformer" / "config.json"
+        config = json.loads(path.read_text())
+        del config["_class_name"]
+        path.write_text(json.dumps(config))
+        with pytest.raises(SourceError, match="has the class None, where the pipeline says LTXVideoTransformer3DModel"):
+            job_of(pipeline)
+
     def test_a_component_is_no_link(self, pipeline: Path, tmp_path: Path) -> None:
         """Neither out of the pipeline nor inside: what a growth carries along would lack it."""
         (pipeline / "vae").rename(tmp_path / "vae")
