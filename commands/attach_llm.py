@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -90,7 +90,10 @@ def attach_llm(
     layer: Annotated[
         str, typer.Option(help="Which hidden states: mean (of all layers, each normalized), last, or -3 and so on.")
     ] = "mean",
-    template: Annotated[str, typer.Option(help="How the prompt is put to the language model.")] = "modelgrow",
+    template: Annotated[
+        Literal["modelgrow", "plain", "hunyuan-video", "chat"],
+        typer.Option(help="What stands around the prompt: see docs/llm.md."),
+    ] = "modelgrow",
     max_length: Annotated[int, typer.Option(min=1, help="Tokens of a prompt; the rest is cut off.")] = 256,
     include_llm: Annotated[
         bool,

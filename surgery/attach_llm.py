@@ -9,6 +9,7 @@ Shape letters: C width of a block's video stream, D width of the language model'
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,7 @@ from .drawn import SIZES
 from .errors import CheckpointError, PlanError
 from .grown import grown_name
 from .growths import find_partner
-from .index import CLASS_NAME
-from .language_model import COMPONENT, TOKENIZER
+from .index import CLASS_NAME, follow_slots
 from .plan import Copy, Plan, PlannedTensor
 from .slot import KEY, slot_of
 from .slot_tensors import in_parts, projector, slot
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from .checkpoint import Checkpoint
     from .language_model import LanguageModel
 
-DEFAULT_LAYER = "mean"
-DEFAULT_TEMPLATE = "modelgrow"
-DEFAULT_MAX_LENGTH = 256
+TEMPLATES = ("modelgrow", "plain", "hunyuan-video", "chat")
+"""What `modelgrow.pipelines.text` can put around a prompt."""
+_LAYER = re.compile(r"last|mean|-[1-9][0-9]{0,3}", re.ASCII)
 _MAX_HEAD_DIM = 128
 
 
@@ -51,9 +51,9 @@ class AttachOptions:
     """As many as the base's if None."""
     width: int | None = None
     """Of queries, keys and values, all heads together; the blocks' own if None."""
-    layer: str = DEFAULT_LAYER
-    template: str = DEFAULT_TEMPLATE
-    max_length: int = DEFAULT_MAX_LENGTH
+    layer: str = "mean"
+    template: str = TEMPLATES[0]
+    max_length: int = 256
     """Tokens."""
     seed: int = 0
 
@@ -88,6 +88,7 @@ def plan_attach_llm(
         raise PlanError(
             f"{checkpoint.path}: has a slot for a language model already. 'grow shrink' takes the last growth back"
         )
+    _check_reading(options)
     stack = _stack(anatomy, options.stack)
     places = _places(checkpoint, anatomy, stack, options)
     width, heads = _size(checkpoint, places, options)
@@ -113,9 +114,18 @@ def plan_attach_llm(
             **({} if checkpoint.class_name == grown else {CLASS_NAME: grown}),
             KEY: _config(options, places, width, heads),
         },
-        pipeline_edits=_pipeline_edits(pipeline),
+        pipeline_edits=follow_slots(pipeline, {}, slotted=True),
         notes=(_cost(checkpoint, new), *_notes(anatomy, stack, options, grown)),
     )
+
+
+def _check_reading(options: AttachOptions) -> None:
+    if not _LAYER.fullmatch(options.layer):
+        raise PlanError(f"--layer {options.layer!r:.60}: choose last, mean, or -2, -3 ... counted from the last")
+    if options.template not in TEMPLATES:
+        raise PlanError(f"--template {options.template!r:.60}: choose from {', '.join(TEMPLATES)}")
+    if options.max_length < 1:
+        raise PlanError(f"--max-length {options.max_length}: expected 1 or more")
 
 
 def _stack(anatomy: Anatomy, name: str | None) -> Stack:
@@ -217,15 +227,6 @@ def _resolved(
     resolved |= {"every": options.every} if options.at is None else {"at": list(options.at)}
     slots = sum(len(place.numbers) for place in places)
     return resolved | {"slots": slots, "width": width, "heads": heads, "seed": options.seed}
-
-
-def _pipeline_edits(pipeline: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The pipeline becomes the class that reads the prompt with the language model too."""
-    if pipeline is None:
-        return {}
-    name = pipeline.get(CLASS_NAME)
-    edits: dict[str, Any] = {CLASS_NAME: grown_name(name)} if isinstance(name, str) else {}
-    return edits | {key: [None, None] for key in (COMPONENT, TOKENIZER) if key not in pipeline}
 
 
 def _cost(checkpoint: Checkpoint, new: tuple[PlannedTensor, ...]) -> str:

@@ -24,6 +24,7 @@ from modelgrow.surgery import (
     SourceError,
     Zeros,
     anatomies,
+    attach_llm,
     execute,
     open_checkpoint,
     open_source,
@@ -151,6 +152,10 @@ def test_growth_moves_the_slot(make_ltx: Maker, tmp_path: Path) -> None:
         ({"at": ()}, PlanError, "--at asks for none"),
         ({"every": 0}, PlanError, "--every 0: expected 1 or more"),
         ({"heads": 3}, PlanError, "--heads 3 does not divide --width 4"),
+        ({"layer": "first"}, PlanError, "--layer 'first': choose last, mean, or -2"),
+        ({"layer": "3"}, PlanError, "--layer '3'"),
+        ({"template": "none"}, PlanError, "--template 'none': choose from modelgrow, plain"),
+        ({"max_length": 0}, PlanError, "--max-length 0"),
         ({"stack": "blocks"}, AnatomyError, "has no stack 'blocks'"),
     ],
 )
@@ -159,6 +164,12 @@ def test_what_does_not_fit_is_refused(
 ) -> None:
     with pytest.raises(error, match=reason):
         plan(make_ltx(), **options)
+
+
+def test_templates_are_those_that_there_are() -> None:
+    from modelgrow.pipelines.text.templates import TEMPLATES
+
+    assert set(attach_llm.TEMPLATES) == set(TEMPLATES)
 
 
 def test_heads_and_width_by_themselves(make_ltx: Maker) -> None:
