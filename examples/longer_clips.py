@@ -47,7 +47,7 @@ def measure(folder: Path, prompts: int) -> Iterator[dict[str, object]]:
     """A row for each length and method; sheets and extended models go to `folder`."""
     scenes = make_prompts(prompts, 1, SEED)
     for length in LENGTHS:
-        clips = {}
+        clips: dict[str, np.ndarray] = {}
         for method in METHODS:
             job = prepare_extend(open_source(str(foundation_path())), ExtendOptions(to=length, method=method))
             pipeline = load_pipeline(execute(job, folder / f"{method}-{length}", overwrite=True), device="cpu")
@@ -58,7 +58,7 @@ def measure(folder: Path, prompts: int) -> Iterator[dict[str, object]]:
                 windows += read_windows(clip, scene)
             right = np.mean(windows, axis=0).round(2).tolist()
             yield {"length": length, "method": method, "windows": len(windows), "color, shape, motion": right}
-        draw(clips, short_caption(scenes[0])).save(folder / f"frames-{length}.png", optimize=True)
+        draw(clips, short_caption(scenes[0])).quantize(256).save(folder / f"frames-{length}.png", optimize=True)
 
 
 def draw(clips: Mapping[str, np.ndarray], prompt: str) -> Image.Image:

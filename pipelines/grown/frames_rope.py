@@ -105,7 +105,8 @@ def hold(
     """Give a model a part by a name, and let `function`, which sees the part, take over a method of one module."""
     setattr(model, name, part)
     module.__dict__[name] = part  # not registered twice: it would be saved twice
-    module.__class__ = with_method(type(module), method, function)
+    stock: Any = type(module)
+    module.__class__ = with_method(stock, method, function)
 
 
 def _install(path: str, forward: Callable[..., Any]) -> Callable[[Any, Mapping[str, Any]], None]:
