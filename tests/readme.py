@@ -11,6 +11,15 @@ from architectures import ARCHITECTURES, Architecture
 from modelgrow.pipelines.foundation import foundation_path
 from modelgrow.surgery import Stack, anatomies
 from modelgrow.surgery.order import MODES
+from modelgrow.train.families import FAMILIES
+
+_POSITIONS = {
+    "rope": "RoPE",
+    "config": "RoPE, by config",
+    "sincos": "sines",
+    "fixed": "sines",
+    "weights": "trained RoPE",
+}
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -41,6 +50,23 @@ def _verdict(rows: list[Architecture], stack: Stack, mode: str) -> str:
     return "refused" if len(refused) == len(rows) else f"exact, but {', '.join(row.name for row in refused)} refused"
 
 
+def features() -> str:
+    """One row per declared architecture: what else can be done to it besides growing in depth."""
+    lines = [
+        "| family | `attach-llm` | `extend-frames`: positions, default method | `train` |",
+        "|---|---|---|---|",
+    ]
+    for anatomy in anatomies().values():
+        slot = "exact" if any(stack.slot for stack in anatomy.stacks) else "no"
+        frames = anatomy.frames
+        positions = {"": "no", "none": "makes pictures", "exvideo": "ExVideo"}.get(
+            frames.kind, f"{_POSITIONS.get(frames.kind, frames.kind)}; {frames.method}"
+        )
+        trains = "yes" if anatomy.class_name in FAMILIES else "no"
+        lines.append(f"| {anatomy.family} | {slot} | {positions} | {trains} |")
+    return "\n".join(lines)
+
+
 def measured() -> str:
     """What the reader found in the foundation's clips."""
     data = json.loads((foundation_path() / "measured.json").read_text())
@@ -58,7 +84,7 @@ def measured() -> str:
 
 def rewritten(text: str) -> str:
     """README's text with its generated parts as they should be."""
-    for name, content in (("support-matrix", support_matrix()), ("measured", measured())):
+    for name, content in (("support-matrix", support_matrix()), ("features", features()), ("measured", measured())):
         begin = re.search(rf"<!-- {name}: begin[^\n]*-->\n", text)
         end = text.find(f"<!-- {name}: end -->")
         if begin is None or end < begin.end():
