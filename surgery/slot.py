@@ -17,6 +17,8 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from .errors import CheckpointError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -46,15 +48,28 @@ def slot_blocks(names: Iterable[str]) -> dict[str, list[int]]:
 
 
 def follow(plan: Plan, config: Mapping[str, Any]) -> Plan:
-    """A plan that moves or copies blocks, with `llm_slot` telling of the blocks that have one then."""
+    """A plan that moves or copies blocks, with `llm_slot` telling of the blocks that have one then.
+
+    Raises:
+        CheckpointError: The slot is not one that `attach-llm` writes.
+    """
     slot = slot_of(config)
     if slot is None:
         return plan
+    outputs = slot.get("outputs", {})
+    if not isinstance(outputs, dict):
+        raise CheckpointError(f"config.json has {KEY}.outputs = {outputs!r:.80}, expected a number for each stack")
     shapes = {tensor.name: tensor.shape for tensor in plan.tensors}
     blocks = slot_blocks(shapes)
-    widths = {stack: shapes[f"{stack}.{numbers[0]}.{OUT}.weight"][0] for stack, numbers in blocks.items()}
-    outputs = {stack: output for stack, output in dict(slot.get("outputs") or {}).items() if stack in blocks}
+    widths = {stack: _width(shapes, f"{stack}.{numbers[0]}.{OUT}.weight") for stack, numbers in blocks.items()}
+    outputs = {stack: output for stack, output in outputs.items() if stack in blocks}
     return replace(
         plan,
         config_edits={**plan.config_edits, KEY: {**slot, "blocks": blocks, "widths": widths, "outputs": outputs}},
     )
+
+
+def _width(shapes: Mapping[str, tuple[int, ...]], name: str) -> int:
+    if not shapes[name]:
+        raise CheckpointError(f"{name} is a single number, expected a matrix")
+    return shapes[name][0]

@@ -97,11 +97,14 @@ class SlotAttention(nn.Module):
 def install(model: Any, llm_slot: Mapping[str, Any]) -> None:
     """Give a stock model the slots that its config speaks of. Raises `CheckpointError` if they do not fit it."""
     heads, head_dim, llm_dim = (_number(llm_slot, key) for key in ("heads", "head_dim", "llm_dim"))
+    blocks, widths, outputs = (_table(llm_slot, key) for key in ("blocks", "widths", "outputs"))
     model.slot_context = SlotContext()
     setattr(model, PROJECTOR, SlotProjector(llm_dim, heads * head_dim))
-    for path, numbers in llm_slot["blocks"].items():
+    for path, numbers in blocks.items():
         stack = _stack(model, path, numbers)
-        dim, output = llm_slot["widths"][path], llm_slot.get("outputs", {}).get(path, 0)
+        dim, output = _number(widths, path, "widths."), outputs.get(path, 0)
+        if output not in (0, 1):
+            raise CheckpointError(f"config.json: llm_slot.outputs.{path} is {output!r:.60}, expected 0 or 1")
         for number in numbers:
             block: Any = stack[number]
             block.add_module(SLOT, SlotAttention(dim, heads, head_dim, model.slot_context))
@@ -114,10 +117,17 @@ def slots_of(model: nn.Module) -> list[SlotAttention]:
     return [module for module in model.modules() if isinstance(module, SlotAttention)]
 
 
-def _number(llm_slot: Mapping[str, Any], key: str) -> int:
-    value = llm_slot.get(key)
+def _number(table: Mapping[str, Any], key: str, within: str = "") -> int:
+    value = table.get(key)
     if type(value) is not int or value < 1:
-        raise CheckpointError(f"config.json: llm_slot.{key} is {value!r:.60}, expected a positive number")
+        raise CheckpointError(f"config.json: llm_slot.{within}{key} is {value!r:.60}, expected a positive number")
+    return value
+
+
+def _table(llm_slot: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = llm_slot.get(key, {})
+    if not isinstance(value, Mapping):
+        raise CheckpointError(f"config.json: llm_slot.{key} is {value!r:.60}, expected a value for each stack")
     return value
 
 
@@ -128,7 +138,8 @@ def _stack(model: Any, path: str, numbers: Any) -> nn.ModuleList:
         raise CheckpointError(
             f"config.json: llm_slot speaks of {path!r}, which {type(model).__name__} lacks"
         ) from error
-    if not isinstance(stack, nn.ModuleList) or not all(type(n) is int and 0 <= n < len(stack) for n in numbers):
+    fits = isinstance(numbers, list | tuple) and isinstance(stack, nn.ModuleList)
+    if not fits or not all(type(n) is int and 0 <= n < len(stack) for n in numbers):
         raise CheckpointError(
             f"config.json: llm_slot names blocks {numbers!r:.60} of {path!r}, which are not all there"
         )

@@ -246,6 +246,11 @@ def test_a_slot_that_reads_nothing_says_so_once(folder: Path, caplog: pytest.Log
     ("change", "reason"),
     [
         ({"heads": 0}, "llm_slot.heads is 0"),
+        ({"llm_dim": "wide"}, "llm_slot.llm_dim is 'wide'"),
+        ({"blocks": [0]}, "llm_slot.blocks is .*expected a value for each stack"),
+        ({"blocks": {"blocks": 0}}, "llm_slot names blocks 0"),
+        ({"blocks": {"patch_embedding": [0]}}, "of 'patch_embedding'"),
+        ({"widths": {}}, "llm_slot.widths.blocks is None"),
         ({"blocks": {"nowhere": [0]}}, "'nowhere'.*lacks"),
         ({"blocks": {"blocks": [99]}}, "which are not all there"),
     ],

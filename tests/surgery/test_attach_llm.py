@@ -16,6 +16,7 @@ from modelgrow.cli import app
 from modelgrow.surgery import (
     AnatomyError,
     Checkpoint,
+    CheckpointError,
     Copy,
     Drawn,
     GrowError,
@@ -143,6 +144,15 @@ def test_growth_moves_the_slot(make_ltx: Maker, tmp_path: Path) -> None:
     assert {f"transformer_blocks.{i}.llm_attn.to_out.weight" for i in (0, 1, 4, 5)} <= set(deeper.record.zeroed)
     assert [step.operation for step in deeper.record.steps] == ["attach-llm", "expand"]
     assert deeper.record.base.class_name == "LTXVideoTransformer3DModel"
+
+
+def test_slot_that_nobody_wrote_is_refused(make_ltx: Maker, tmp_path: Path) -> None:
+    slot = attach(make_ltx(), tmp_path / "slot")
+    config = json.loads((slot / "config.json").read_text())
+    config["llm_slot"]["outputs"] = [1]
+    (slot / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=r"llm_slot\.outputs = "):
+        grow(slot, tmp_path / "deeper")
 
 
 @pytest.mark.parametrize(
