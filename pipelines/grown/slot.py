@@ -133,13 +133,13 @@ def _table(llm_slot: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 def _stack(model: Any, path: str, numbers: Any) -> nn.ModuleList:
     try:
-        stack = model.get_submodule(path)
+        stack: nn.Module = model.get_submodule(path)
     except AttributeError as error:
         raise CheckpointError(
             f"config.json: llm_slot speaks of {path!r}, which {type(model).__name__} lacks"
         ) from error
-    fits = isinstance(numbers, list | tuple) and isinstance(stack, nn.ModuleList)
-    if not fits or not all(type(n) is int and 0 <= n < len(stack) for n in numbers):
+    listed = numbers if isinstance(numbers, list | tuple) else (None,)
+    if not isinstance(stack, nn.ModuleList) or not all(type(n) is int and 0 <= n < len(stack) for n in listed):
         raise CheckpointError(
             f"config.json: llm_slot names blocks {numbers!r:.60} of {path!r}, which are not all there"
         )

@@ -225,12 +225,13 @@ def test_on_a_model_with_a_slot(tiny_pipeline: Path, lora: Path, tmp_path: Path)
     """Its modules are called to_q and to_v too, and a LoRA that was made before is not for them."""
     base, slot = load_aligned(tiny_pipeline), load_aligned(attach(tiny_pipeline, tmp_path / "slot"))
     inputs = inputs_of(slot.transformer)
-    plain = run_model(base.transformer, without_llm(inputs))
+    (plain,) = run_model(base.transformer, without_llm(inputs))
     base.load_lora_weights(str(lora.parent), weight_name=NAME)
     load_lora(slot, lora, weight_name=NAME)
     names = [name for name, _ in slot.transformer.named_parameters() if "lora_" in name]
     assert names
     assert not any("llm_" in name for name in names)
     (expected,) = run_model(base.transformer, without_llm(inputs))
-    assert torch.equal(*run_model(slot.transformer, inputs), expected)
-    assert not torch.equal(*plain, expected)
+    (found,) = run_model(slot.transformer, inputs)
+    assert torch.equal(found, expected)
+    assert not torch.equal(plain, expected)
