@@ -279,6 +279,14 @@ def test_offloading(stock: Any, llm: Any, tmp_path: Path, way: str, fetched: boo
         assert torch.allclose(latents(pipeline, "wan"), expected, atol=1e-5)
 
 
+def test_a_cached_model_reads_too(stock: Any, llm: Any) -> None:
+    """The names that caches go by are handed on."""
+    expected = latents(with_slot(stock["wan"], *llm), "wan")
+    pipeline = with_slot(stock["wan"], *llm)
+    pipeline.transformer.enable_cache(diffusers.FirstBlockCacheConfig(threshold=0.0))
+    assert torch.allclose(latents(pipeline, "wan"), expected, atol=1e-5)
+
+
 @pytest.mark.slow
 def test_a_compiled_model_reads_too(stock: Any, llm: Any) -> None:
     expected = latents(with_slot(stock["wan"], *llm), "wan")
