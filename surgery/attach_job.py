@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -45,6 +46,9 @@ def prepare_attach_llm(
         SourceError: There is nothing that could have a slot, or the language model has no weights or tokenizer.
         PlanError, CheckpointError: See `plan_attach_llm`.
     """
+    if include:  # it needs no other place then, and a path of one machine means nothing on the next
+        name = os.path.basename(options.llm.name) if os.path.isabs(options.llm.name) else options.llm.name
+        options = replace(options, llm=replace(options.llm, name=name))
     known = anatomies() if known is None else known
     able = {name: anatomy for name, anatomy in known.items() if any(stack.slot for stack in anatomy.stacks)}
     some = any(stock_name(component.class_name) in able for component in source.components)

@@ -228,6 +228,8 @@ def test_included_language_model(make_pipeline: Callable[[], Path], llm: Path, t
     assert index["llm"] == ["transformers", "Qwen3ForCausalLM"]
     assert index["llm_tokenizer"] == ["transformers", "Qwen2Tokenizer"]
     assert index["_class_name"] == "GrownLTXPipeline"
+    config = json.loads((output / "transformer" / "config.json").read_text())
+    assert config["llm_slot"]["model"] == "tiny-llm", "no path of this machine"
     assert index["transformer"] == ["modelgrow.pipelines", "GrownLTXVideoTransformer3DModel"]
     assert sorted(path.name for path in (output / "llm").iterdir()) == [
         "config.json",
