@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Parameters = Mapping[str, inspect.Parameter]
 
-FRAME_COUNTS = ("num_frames", "video_length")
+FRAME_COUNTS = ("num_frames", "video_length", "frames")
 FRAME_RATES = ("frame_rate", "fps")
 POSITIVE = ("num_frames", "height", "width", "num_inference_steps", "fps")
 SET_HERE = {"prompt", "image", "video", "generator", "latents", "output_type", "return_dict", "callback_on_step_end"}
@@ -60,7 +60,8 @@ def resolve(
         arguments[rate] = fps
     elif fps is None:
         fps = _default_fps(pipeline, None if rate is None else parameters[rate].default)
-    for ours, theirs in (("num_frames", "video_length"), ("guidance_scale", "max_guidance_scale")):
+    names = [*(("num_frames", theirs) for theirs in FRAME_COUNTS[1:]), ("guidance_scale", "max_guidance_scale")]
+    for ours, theirs in names:
         if ours in arguments and ours not in parameters and theirs in parameters:
             arguments[theirs] = arguments.pop(ours)
     if "video" in parameters and not any(count in parameters for count in FRAME_COUNTS):
