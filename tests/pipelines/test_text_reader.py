@@ -14,7 +14,7 @@ from modelgrow.pipelines.text.llm import load_llm
 from modelgrow.pipelines.text.reader import PromptReader
 from modelgrow.pipelines.text.states import LLMStates
 from modelgrow.pipelines.text.templates import SYSTEM, TEMPLATES
-from modelgrow.surgery import GenerateError
+from modelgrow.surgery import GenerateError, attach_llm
 
 PROMPT = "a crimson disc drifts west"
 CHAT = (
@@ -46,6 +46,10 @@ def test_only_the_prompts_tokens_are_kept(llama: Any, template: str, prompt: str
     states = reader.read([prompt])
     assert states.states.shape == (1, len(prompt.encode()), WIDTH)
     assert states.mask.all()
+
+
+def test_a_slot_can_be_told_to_use_each_template() -> None:
+    assert set(attach_llm.TEMPLATES) == set(TEMPLATES)
 
 
 def test_what_stands_around_a_prompt(llama: Any) -> None:
