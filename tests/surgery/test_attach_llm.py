@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +35,7 @@ from modelgrow.surgery.attach_job import prepare_attach_llm
 from modelgrow.surgery.attach_llm import AttachOptions, plan_attach_llm
 from modelgrow.surgery.language_model import LanguageModel, open_language_model
 from modelgrow.surgery.readback import read_chunks
+from modelgrow.surgery.shrink import prepare_shrink
 
 Maker = Callable[..., Path]
 
@@ -241,8 +243,6 @@ def test_included_language_model(make_pipeline: Callable[[], Path], llm: Path, t
         "tokenizer.json",
         "tokenizer_config.json",
     ]
-    from modelgrow.surgery.shrink import prepare_shrink
-
     back = execute(prepare_shrink(open_source(str(output))), tmp_path / "back")
     assert not (back / "llm").exists()
     assert json.loads((back / "model_index.json").read_text()) == json.loads((base / "model_index.json").read_text())
@@ -330,3 +330,30 @@ def test_single_model_takes_no_language_model_along(make_ltx: Maker, llm: Path) 
     options = AttachOptions(llm=open_language_model(str(llm)))
     with pytest.raises(PlanError, match="no pipeline, so there is no place for the language model"):
         prepare_attach_llm(open_source(str(make_ltx())), options, include=True)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_operations_compose_in_any_order_and_come_back(make_ltx: Maker, tmp_path: Path, seed: int) -> None:
+    """Every state on the way comes back byte for byte, but for how its tensors are spread over files."""
+    rng = random.Random(seed)
+    folder = make_ltx(shards=rng.choice((1, 2)), width=8)
+    states = [folder]
+    for number in range(4):
+        config = json.loads((folder / "config.json").read_text())
+        output = tmp_path / f"{number}"
+        if "llm_slot" not in config and (number == 3 or rng.random() < 0.4):
+            folder = attach(folder, output, every=rng.choice((1, 2)), width=4)
+        else:
+            folder = grow(folder, output, mode=rng.choice(("insert", "prefix", "suffix")), blocks=config["num_layers"])
+        states.append(folder)
+    slot = open_checkpoint(folder).config["llm_slot"]
+    names = open_checkpoint(folder).tensors
+    for i in range(open_checkpoint(folder).config["num_layers"]):
+        assert (i in slot["blocks"]["transformer_blocks"]) == (f"transformer_blocks.{i}.llm_attn.to_q.weight" in names)
+    for number, state in enumerate(reversed(states[:-1])):
+        folder = execute(prepare_shrink(open_source(str(folder))), tmp_path / f"back-{number}")
+        found, expected = open_checkpoint(folder), open_checkpoint(state)
+        assert {name: data_of(found, name) for name in found.tensors} == {
+            name: data_of(expected, name) for name in expected.tensors
+        }
+        assert found.config == expected.config
