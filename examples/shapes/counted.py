@@ -77,7 +77,7 @@ class CountedText:
     def predict(
         self, pipeline: Any, model: Any, noisy: torch.Tensor, timesteps: torch.Tensor, text: Text
     ) -> torch.Tensor:
-        processor = pipeline.transformer.blocks[0].attn2.processor
+        processor = pipeline.transformer.blocks[-1].attn2.processor  # the first may be a cached trunk
         if not isinstance(processor, CountedPads):
             processor = use_counted_pads(pipeline.transformer)
         processor.bias = text["bias"]

@@ -13,6 +13,7 @@ from modelgrow.pipelines.foundation import foundation_path
 from modelgrow.pipelines.load import load_pipeline
 from modelgrow.surgery import DataError
 from modelgrow.train.families import family_of
+from modelgrow.train.trunk import recorded, replayed
 
 
 def test_counted_pads_are_the_pads() -> None:
@@ -26,11 +27,15 @@ def test_counted_pads_are_the_pads() -> None:
     with torch.no_grad():
         texts = [family.encode_text(pipelines[0], captions) for family in (stock, counted)]
         expected = stock.predict(pipelines[0], pipelines[0].transformer, noisy, timesteps, texts[0])
-        found = counted.predict(pipelines[1], pipelines[1].transformer, noisy, timesteps, texts[1])
+        with recorded(pipelines[1].transformer, "blocks", 5) as outputs:
+            found = counted.predict(pipelines[1], pipelines[1].transformer, noisy, timesteps, texts[1])
+        with replayed(pipelines[1].transformer, "blocks", 5, (outputs[0],)):
+            cached = counted.predict(pipelines[1], pipelines[1].transformer, noisy, timesteps, texts[1])
         texts[1]["bias"][..., -1] = 0.0  # one pad only: another function
         other = counted.predict(pipelines[1], pipelines[1].transformer, noisy, timesteps, texts[1])
     assert texts[1]["states"].shape[1] == KEPT + 1
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+    assert torch.equal(cached, found)
     assert (other - expected).abs().max() > 0.05
 
 
