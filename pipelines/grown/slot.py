@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from diffusers.models.attention_dispatch import dispatch_attention_fn
+from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry, dispatch_attention_fn
 from torch import Tensor, nn
 
 from modelgrow.surgery import CheckpointError
@@ -49,8 +49,17 @@ class SlotProjector(nn.Module):
         return self.linear_2(self.act(self.linear_1(self.norm(states)))), mask
 
 
+_TAKE_MASKS = frozenset(
+    ("native", "_native_cudnn", "_native_efficient", "_native_math", "_native_npu", "flex", "xformers")
+)
+"""Attention backends that can leave padding out. Flash and sage attention refuse a mask, whatever is in it."""
+
+
 class SlotAttnProcessor:
-    """Attention by diffusers' dispatch, so that `set_attention_backend` reaches it."""
+    """Attention by diffusers' dispatch, so that `set_attention_backend` reaches it.
+
+    Where there is a mask and the chosen backend takes none, the slot's few keys are read by torch's own instead.
+    """
 
     _attention_backend: Any = None
 
@@ -59,7 +68,10 @@ class SlotAttnProcessor:
             projected.unflatten(2, (attn.heads, -1))
             for projected in (attn.to_q(hidden_states), attn.to_k(states), attn.to_v(states))
         )
-        output: Tensor = dispatch_attention_fn(query, key, value, attn_mask=mask, backend=self._attention_backend)
+        backend = self._attention_backend or _AttentionBackendRegistry.get_active_backend()[0]
+        if mask is not None and backend.value not in _TAKE_MASKS:
+            backend = AttentionBackendName.NATIVE
+        output: Tensor = dispatch_attention_fn(query, key, value, attn_mask=mask, backend=backend)
         return output.flatten(2, 3).type_as(query)
 
 

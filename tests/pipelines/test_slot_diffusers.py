@@ -14,6 +14,7 @@ import torch
 from architectures import row_of
 from attached import CLASSES, attach, config_of, enliven, equal, inputs_of, load, outputs, without_llm
 from diffusers import FirstBlockCacheConfig
+from diffusers.models.attention_dispatch import AttentionBackendName
 from models import save
 
 from modelgrow.pipelines.grown import slot
@@ -156,6 +157,29 @@ def test_attention_backend_reaches_the_slot(folder: Path) -> None:
     assert equal(run(model, inputs), expected)
     model.reset_attention_backend()
     assert {part.processor._attention_backend for part in slot.slots_of(model)} == {None}
+
+
+@pytest.mark.parametrize("backend", ["_native_flash", "sage"])
+def test_backend_that_takes_no_mask_leaves_the_slot_its_own(
+    folder: Path, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Flash attention refuses any mask; the model itself has none, its slot does."""
+    used = []
+
+    def spy(*args: Any, backend: Any, **kwargs: Any) -> torch.Tensor:
+        used.append((backend.value, kwargs["attn_mask"] is not None))
+        return dispatch(*args, **{**kwargs, "backend": None})
+
+    dispatch = slot.dispatch_attention_fn
+    model = live(folder)
+    inputs = inputs_of(model)
+    monkeypatch.setattr(slot, "dispatch_attention_fn", spy)
+    for part in slot.slots_of(model):
+        part.processor._attention_backend = AttentionBackendName(backend)
+    run(model, inputs)
+    run(model, {**inputs, "llm_attention_mask": None})
+    assert set(used[: len(used) // 2]) == {("native", True)}
+    assert set(used[len(used) // 2 :]) == {(backend, False)}
 
 
 def test_lora_lands_on_the_slot_too(folder: Path) -> None:
