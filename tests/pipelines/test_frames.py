@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,9 @@ from models import build
 
 from modelgrow.pipelines.grown import grown_class, is_grown
 from modelgrow.pipelines.grown.frames import adjust
-from modelgrow.pipelines.models import load_model
+from modelgrow.pipelines.models import load_model, model_class
 from modelgrow.pipelines.probes import run_model
-from modelgrow.surgery import Checkpoint, CheckpointError, PlanError, anatomies, open_checkpoint
+from modelgrow.surgery import Anatomy, Checkpoint, CheckpointError, PlanError, anatomies, open_checkpoint
 from modelgrow.surgery.positions import Frames
 
 SHORT, LONG = 4, 20
@@ -159,6 +160,14 @@ def test_open_sora_1_has_one_length(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (output,) = run_model(grown, inputs_of(row.class_name, grown.config, 12, monkeypatch))
     assert output.shape[2] == 12
     assert "exactly 12 frames" in " ".join(plan(base, 12).plans[""].notes)
+
+
+@pytest.mark.parametrize("anatomy", anatomies().values(), ids=lambda anatomy: anatomy.class_name)
+def test_declared_defaults_are_the_class_s_own(anatomy: Anatomy) -> None:
+    """What a config leaves out is as the class has it: a wrong size of heads would be a wrong number of frequencies."""
+    parameters = inspect.signature(model_class(anatomy.class_name).__init__).parameters
+    own = {name: parameters[name].default for name in anatomy.defaults}
+    assert {name: list(value) if isinstance(value, tuple) else value for name, value in own.items()} == anatomy.defaults
 
 
 def _video(frames: int, channels: int = 4) -> torch.Tensor:
