@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 OBJECTS = (2, 3, 1)
 """In the prompts: what is trained, then what the base can do."""
-STEPS, PROMPTS = 300, 128
+STEPS, PROMPTS, CLIPS = 300, 128, 1024
+"""Of training and of measuring; a longer training gets more clips, two for each step."""
 LEARN: dict[str, Any] = {
-    "data": "shapes:2-3:1024",
     "num_frames": 17,
     "height": 64,
     "width": 64,
@@ -116,8 +116,8 @@ def learn(
     Raises:
         GrowError: See `train`.
     """
-    chosen = {**LEARN, "model": str(grown), "output": str(output), "seed": seed, "steps": steps}
-    settings = read_settings(None, chosen)
+    chosen = {"model": str(grown), "output": str(output), "seed": seed, "steps": steps}
+    settings = read_settings(None, {**LEARN, **chosen, "data": f"shapes:2-3:{max(CLIPS, 2 * steps)}"})
     with _processes(min(3, os.cpu_count() or 1) if workers is None else workers) as pool:
         before = [pool.submit(read_model, base, objects, prompts) for objects in OBJECTS]
         report("drawing clips to learn from")

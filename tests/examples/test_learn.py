@@ -21,7 +21,7 @@ from modelgrow.surgery import open_checkpoint
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Learned, tuple[Path, ...], Path]:
     output = tmp_path_factory.mktemp("learn") / "grow-demo"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(learn.LEARN, "data", "shapes:2-3:16")
+        patch.setattr(learn, "CLIPS", 16)
         demo.run_demo(output)
         return *demo.teach(output, steps=2, prompts=2, workers=0), output
 
