@@ -14,7 +14,7 @@ import torch
 from architectures import row_of
 from attached import CLASSES, attach, config_of, enliven, equal, inputs_of, load, outputs, without_llm
 from diffusers import FirstBlockCacheConfig
-from diffusers.models.attention_dispatch import AttentionBackendName
+from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_attention_fn
 from models import save
 
 from modelgrow.pipelines.grown import slot
@@ -168,9 +168,9 @@ def test_backend_that_takes_no_mask_leaves_the_slot_its_own(
 
     def spy(*args: Any, backend: Any, **kwargs: Any) -> torch.Tensor:
         used.append((backend.value, kwargs["attn_mask"] is not None))
-        return dispatch(*args, **{**kwargs, "backend": None})
+        found: torch.Tensor = dispatch_attention_fn(*args, **{**kwargs, "backend": None})
+        return found
 
-    dispatch = slot.dispatch_attention_fn
     model = live(folder)
     inputs = inputs_of(model)
     monkeypatch.setattr(slot, "dispatch_attention_fn", spy)
