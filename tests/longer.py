@@ -8,12 +8,19 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers.models.embeddings import get_3d_rotary_pos_embed, get_3d_rotary_pos_embed_allegro
+from architectures import Architecture
+from diffusers.models.embeddings import (
+    SinusoidalPositionalEmbedding,
+    get_3d_rotary_pos_embed,
+    get_3d_rotary_pos_embed_allegro,
+)
+from models import build
 
 from modelgrow.pipelines import probes
-from modelgrow.surgery import Job, execute, open_source
+from modelgrow.surgery import Checkpoint, Job, anatomies, execute, open_source
 from modelgrow.surgery.clip_default import prepare_extend
 from modelgrow.surgery.extend_frames import ExtendOptions
+from modelgrow.surgery.positions import Frames
 
 
 def plan(folder: Path, to: int, **options: Any) -> Job:
@@ -63,3 +70,22 @@ def _allegro(config: Any, frames: int) -> dict[str, Any]:
     )
     places = torch.cartesian_prod(time.long(), height.long(), width.long()).reshape(-1, 3).T.reshape(3, 1, -1)
     return {"image_rotary_emb": (tuple(freqs), tuple(places.contiguous()))}
+
+
+def frames_of(row: Architecture) -> Frames:
+    checkpoint = Checkpoint(path=Path(row.name), tensors={}, config={"_class_name": row.class_name, **row.tiny})
+    return anatomies()[row.class_name].frames_of(checkpoint.config)
+
+
+def save(folder: Path, row: Architecture) -> Path:
+    """Random weights; tables of sines stay sines."""
+    model = build(row.class_name, row.tiny)
+    for module in model.modules():
+        if isinstance(module, SinusoidalPositionalEmbedding):
+            module.pe.copy_(SinusoidalPositionalEmbedding(module.pe.shape[2], module.pe.shape[1]).pe)
+    model.save_pretrained(folder)
+    return folder
+
+
+def worst(first: tuple[torch.Tensor, ...], second: tuple[torch.Tensor, ...]) -> float:
+    return max((a.float() - b.float()).abs().max().item() for a, b in zip(first, second, strict=True))

@@ -12,10 +12,8 @@ import torch
 from architectures import row_of
 from conftest import Grow
 from diffusers import DiffusionPipeline
-from diffusers.models.embeddings import SinusoidalPositionalEmbedding
 from growths import grow, pack, unpack
-from longer import extend, inputs_of
-from models import build
+from longer import extend, inputs_of, save
 
 from modelgrow.pipelines import load_growth
 from modelgrow.pipelines.foundation import foundation_path
@@ -39,16 +37,6 @@ def held(folder: Path) -> dict[str, Any]:
     return found
 
 
-def save(folder: Path, name: str) -> Path:
-    row = row_of(name)
-    model = build(row.class_name, row.tiny)
-    for module in model.modules():
-        if isinstance(module, SinusoidalPositionalEmbedding):
-            module.pe.copy_(SinusoidalPositionalEmbedding(module.pe.shape[2], module.pe.shape[1]).pe)
-    model.save_pretrained(folder)
-    return folder
-
-
 def lengthen(folder: Path, output: Path, name: str, *, trainable: bool) -> Path:
     return extend(folder, output, TO[name], trainable=trainable, base_frames=25 if name == "wan" else None)
 
@@ -59,7 +47,7 @@ def lengthen(folder: Path, output: Path, name: str, *, trainable: bool) -> Path:
     ids=lambda value: value if isinstance(value, str) else "trainable" if value else "fixed",
 )
 def test_growths_compose(name: str, trainable: bool, tmp_path: Path) -> None:
-    base = save(tmp_path / "base", name)
+    base = save(tmp_path / "base", row_of(name))
     longer = lengthen(base, tmp_path / "longer", name, trainable=trainable)
     deeper = grow(base, tmp_path / "deeper", mode="suffix")
     both = grow(longer, tmp_path / "longer-deeper", mode="suffix")
@@ -75,7 +63,7 @@ def test_growths_compose(name: str, trainable: bool, tmp_path: Path) -> None:
 
 
 def test_a_packed_extension_onto_a_model_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    base = save(tmp_path / "base", "wan")
+    base = save(tmp_path / "base", row_of("wan"))
     longer = lengthen(base, tmp_path / "longer", "wan", trainable=True)
     pack(longer, tmp_path / "growth.safetensors")
     grown = load_growth(load_model(open_checkpoint(base), dtype=torch.float32), tmp_path / "growth.safetensors")
@@ -85,7 +73,7 @@ def test_a_packed_extension_onto_a_model_in_memory(tmp_path: Path, monkeypatch: 
 
 
 def test_what_is_stored_is_verified_as_changed_and_does_not_come_back(tmp_path: Path) -> None:
-    base = save(tmp_path / "base", "mochi")
+    base = save(tmp_path / "base", row_of("mochi"))
     longer = extend(base, tmp_path / "longer", 331)
     assert verify(longer, base, draws=1).max_difference > 0
     with pytest.raises(PlanError, match="kept no way to make the old one again"):
@@ -94,7 +82,7 @@ def test_what_is_stored_is_verified_as_changed_and_does_not_come_back(tmp_path: 
 
 def test_a_growth_before_it_is_not_taken_back_with_it(tmp_path: Path) -> None:
     """A step without new tensors is no training of the step before."""
-    deeper = grow(save(tmp_path / "base", "wan"), tmp_path / "deeper", mode="suffix")
+    deeper = grow(save(tmp_path / "base", row_of("wan")), tmp_path / "deeper", mode="suffix")
     longer = lengthen(deeper, tmp_path / "longer", "wan", trainable=False)
     record = open_checkpoint(longer).record
     assert record is not None
@@ -103,7 +91,7 @@ def test_a_growth_before_it_is_not_taken_back_with_it(tmp_path: Path) -> None:
 
 
 def test_the_command(grow: Grow, tmp_path: Path) -> None:
-    base = save(tmp_path / "base", "wan")
+    base = save(tmp_path / "base", row_of("wan"))
     words = ("extend-frames", str(base), "--to", "128", "--base-frames", "17")
     code, out, _ = grow(*words, "--dry-run")
     assert code == 0
