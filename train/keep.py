@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from modelgrow.surgery import TrainError
@@ -33,10 +34,14 @@ def keep_settings(settings: Settings, folder: Path) -> None:
         if before == text:
             return
         free = FREE | ({"steps"} if settings.schedule.startswith("constant") else set())
+        # A version that knew fewer settings did what their defaults do now.
+        defaults = {item.name: item.default for item in fields(settings)}
         old, new = ({k: v for k, v in tomllib.loads(toml).items() if k not in free} for toml in (before, text))
-        differ = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
+        differ = sorted(name for name in {*old, *new} if old.get(name, defaults.get(name)) != new.get(name))
         if differ:
-            told = "; ".join(f"{name} was {old.get(name)!r}, is {new.get(name)!r}" for name in differ)
+            told = "; ".join(
+                f"{name} was {old.get(name, defaults.get(name))!r}, is {new.get(name)!r}" for name in differ
+            )
             raise TrainError(
                 f"{path}: the run there has other settings ({told[:300]}). Go on with its own, or choose another -o"
             )

@@ -42,6 +42,18 @@ def test_what_may_change_and_what_not(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [SETTINGS_NAME]
 
 
+def test_a_setting_that_an_older_version_did_not_know(tmp_path: Path) -> None:
+    run = settings(tmp_path / "model", tmp_path)
+    keep_settings(run, tmp_path)
+    path = tmp_path / SETTINGS_NAME
+    lines = [line for line in path.read_text().splitlines() if not line.startswith("contrast ")]
+    path.write_text("\n".join(lines))
+    keep_settings(run, tmp_path)
+    path.write_text("\n".join(lines))
+    with pytest.raises(TrainError, match="contrast was 1.0, is 1.2"):
+        keep_settings(settings(tmp_path / "model", tmp_path, contrast=1.2), tmp_path)
+
+
 def test_memory_is_told_in_a_unit_that_fits() -> None:
     small = Memory(weights=2_000_000, gradients=500_000, optimizer=0, average=0, activations=1_500_000)
     assert small.sentence.startswith("predicted peak 4.0 MB (weights 2.0, gradients 0.5, activations 1.5);")
