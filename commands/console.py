@@ -59,7 +59,7 @@ def slug(prompt: str) -> str:
 
 
 def quiet_libraries() -> None:
-    """Loading bars and advice of libraries would break into ours; warnings and errors still show."""
+    """Loading bars and advice of libraries would break into ours; errors still show."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1" if not sys.stderr.isatty() else "0")
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
@@ -67,3 +67,4 @@ def quiet_libraries() -> None:
     diffusers_logging.disable_progress_bar()
     diffusers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()

@@ -50,7 +50,7 @@ def test_a_setting_that_an_older_version_did_not_know(tmp_path: Path) -> None:
     path.write_text("\n".join(lines))
     keep_settings(run, tmp_path)
     path.write_text("\n".join(lines))
-    with pytest.raises(TrainError, match="contrast was 1.0, is 1.2"):
+    with pytest.raises(TrainError, match=r"contrast was 1\.0, is 1\.2"):
         keep_settings(settings(tmp_path / "model", tmp_path, contrast=1.2), tmp_path)
 
 
