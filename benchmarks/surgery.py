@@ -170,7 +170,10 @@ def main() -> None:
     parser.add_argument("--mergekit", default=shutil.which("mergekit-yaml"), help="where mergekit-yaml is")
     parser.add_argument("--no-fill", action="store_true", help="do not fill free memory with cache before each run")
     parser.add_argument("--json", type=Path, help="also write everything here")
+    parser.add_argument("--only", default="", help="just rows with one of these words, between commas, and the floor")
     options = parser.parse_args()
+    if options.mergekit and shutil.which(options.mergekit) is None:
+        parser.error(f"--mergekit {options.mergekit}: no such program")
     with tempfile.TemporaryDirectory(dir=options.folder, prefix="surgery-benchmark-") as name:
         work = Path(name).resolve()
         base, same, llama = work / "base", work / "same", work / "llama"
@@ -179,7 +182,12 @@ def main() -> None:
         checkpoints.dense(same, int(size * (1 + 1 / GROUP)))
         if options.mergekit:
             (llama / "grow.yaml").write_text(recipe(llama, checkpoints.llama(llama, options.gb * 1e9)))
-        rows = rows_of(base, same, llama, options.mergekit)
+        words = options.only.split(",")
+        rows = [
+            row
+            for row in rows_of(base, same, llama, options.mergekit)
+            if row.name == FLOOR or any(word in row.name for word in words)
+        ]
         os.sync()
         measure_rows(rows, work, options.rounds, fill=not options.no_fill)
         print(f"\n{depth} blocks, {size / 1e9:.2f} GB in, {size * (1 + 1 / GROUP) / 1e9:.2f} GB out\n\n{table(rows)}\n")
