@@ -6,6 +6,7 @@ Environment variables are set before torch and huggingface_hub are imported, bec
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 import tempfile
@@ -19,6 +20,11 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 if os.environ.setdefault("HF_HUB_OFFLINE", "1") == "1":
     os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="modelgrow-hub-")
+
+
+# A shell starts what runs in the background with Ctrl-C ignored, and every process of ours would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_unconfigure() -> None:
