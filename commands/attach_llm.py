@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Annotated, Literal
 
 import typer
 
-from .jobs import execute, outline, show_done, show_plan
+from .jobs import execute, show_done, show_plan
 from .options import (
     AnatomyFiles,
     AsJson,
@@ -152,7 +151,4 @@ def attach_llm(
         show_plan(job, target, as_json=as_json)
         return
     execute(job, target, overwrite=overwrite, workers=workers, link=link, checksum=checksum)
-    if as_json:
-        print(json.dumps({"output": str(target), **outline(job)}, indent=2))
-    else:
-        show_done(job, target, ckpt)
+    show_done(job, target, ckpt, as_json=as_json)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Literal
 
 import typer
 
-from .jobs import execute, outline, show_done, show_plan
+from .jobs import execute, show_done, show_plan
 from .options import (
     AnatomyFiles,
     AsJson,
@@ -95,7 +94,4 @@ def expand(
         show_plan(job, target, as_json=as_json)
         return
     execute(job, target, overwrite=overwrite, workers=workers, link=link, checksum=checksum)
-    if as_json:
-        print(json.dumps({"output": str(target), **outline(job)}, indent=2))
-    else:
-        show_done(job, target, ckpt)
+    show_done(job, target, ckpt, as_json=as_json)

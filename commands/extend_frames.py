@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from .jobs import execute, outline, show_done, show_plan
+from .jobs import execute, show_done, show_plan
 from .options import (
     AnatomyFiles,
     AsJson,
@@ -99,10 +98,7 @@ def extend_frames(
         show_plan(job, target, as_json=as_json)
         return
     execute(job, target, overwrite=overwrite, workers=workers, link=link, checksum=checksum)
-    if as_json:
-        print(json.dumps({"output": str(target), **outline(job)}, indent=2))
-    else:
-        show_done(job, target, ckpt)
+    show_done(job, target, ckpt, as_json=as_json)
 
 
 def _exact_sinusoids() -> Sinusoids:

@@ -126,6 +126,9 @@ def show_written(job: Job, output: Path) -> None:
     console().print(f"\nwritten: [bold]{escape(str(output))}[/bold]", highlight=False, soft_wrap=True)
 
 
-def show_done(job: Job, output: Path, base: str) -> None:
+def show_done(job: Job, output: Path, base: str, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"output": str(output), **outline(job)}, indent=2))
+        return
     show_written(job, output)
     console().print(f"prove it: grow verify {output} --base {base}", markup=False, highlight=False, soft_wrap=True)

@@ -155,9 +155,7 @@ class Record:
             )
         try:
             return cls(
-                base=Base(
-                    **{"class_name" if k == "class" else k: as_text(v) for k, v in as_table(data["base"]).items()}
-                ),
+                base=_base(as_table(data["base"])),
                 steps=tuple(_step(as_table(step)) for step in as_list(data["steps"])),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
