@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -55,27 +56,41 @@ def sample_starts(nbytes: int) -> list[int]:
     return sorted({0, last // 2, last})
 
 
-def stored(tensors: Mapping[str, Tensor]) -> list[Sampled]:
-    """Tensors as they lie in files."""
-    return [
-        Sampled(name=name, dtype=t.dtype, shape=t.shape, read=_reader(t.file, t.offset)) for name, t in tensors.items()
-    ]
+def fingerprint_of_stored(tensors: Mapping[str, Tensor]) -> str:
+    """The fingerprint of tensors as they lie in files."""
+    with _Files() as files:
+        return fingerprint(
+            Sampled(name=name, dtype=t.dtype, shape=t.shape, read=files.reader(t.file, t.offset))
+            for name, t in tensors.items()
+        )
 
 
-def planned(tensors: Iterable[PlannedTensor], sources: Mapping[str, Tensor]) -> list[Sampled]:
-    """Tensors as a plan would write them, before anything is written."""
-    return [Sampled(name=t.name, dtype=t.dtype, shape=t.shape, read=_planned_reader(t, sources)) for t in tensors]
+def fingerprint_of_planned(tensors: Iterable[PlannedTensor], sources: Mapping[str, Tensor]) -> str:
+    """The fingerprint of tensors as a plan would write them, before anything is written."""
+    with _Files() as files:
+        return fingerprint(
+            Sampled(name=t.name, dtype=t.dtype, shape=t.shape, read=_planned_reader(t, sources, files)) for t in tensors
+        )
 
 
-def _reader(path: Path, offset: int) -> Callable[[int, int], bytes]:
-    def read(start: int, count: int) -> bytes:
-        with path.open("rb", buffering=0) as file:
-            return os.pread(file.fileno(), count, offset + start)
+class _Files(ExitStack):
+    """Files that are opened once, however many tensors they hold, and closed at the end of the block."""
 
-    return read
+    def __init__(self) -> None:
+        super().__init__()
+        self._numbers: dict[Path, int] = {}
+
+    def reader(self, path: Path, offset: int) -> Callable[[int, int], bytes]:
+        def read(start: int, count: int) -> bytes:
+            if path not in self._numbers:
+                self._numbers[path] = os.open(path, os.O_RDONLY)
+                self.callback(os.close, self._numbers[path])
+            return os.pread(self._numbers[path], count, offset + start)
+
+        return read
 
 
-def _planned_reader(tensor: PlannedTensor, sources: Mapping[str, Tensor]) -> Callable[[int, int], bytes]:
+def _planned_reader(tensor: PlannedTensor, sources: Mapping[str, Tensor], files: _Files) -> Callable[[int, int], bytes]:
     def read(start: int, count: int) -> bytes:
         found = b""
         for segment in segments_of([tensor], sources, 0):
@@ -84,7 +99,7 @@ def _planned_reader(tensor: PlannedTensor, sources: Mapping[str, Tensor]) -> Cal
                 continue
             part = segment.cut(first, last).made()
             if part.source is not None:
-                found += _reader(part.source, part.offset)(0, part.nbytes)
+                found += files.reader(part.source, part.offset)(0, part.nbytes)
             else:
                 found += bytes(part.nbytes) if part.data is None else part.data
         return found

@@ -69,7 +69,8 @@ class Job:
     @property
     def work_bytes(self) -> int:
         """What `execute` tells its `progress` in all: every byte counts twice, written and compared."""
-        return 2 * sum(file.num_bytes for file in _works(self, carried_files(self), Path()))
+        carried = sum(carry(path, path).num_bytes for path, _ in carried_files(self))
+        return 2 * (carried + sum(file.num_bytes for layout in self.layouts.values() for file in layout))
 
     @cached_property
     def layouts(self) -> Mapping[str, tuple[OutputFile, ...]]:

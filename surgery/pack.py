@@ -13,7 +13,7 @@ from .card import model_card
 from .checkpoint import CONFIG_NAME, INDEX_SUFFIX
 from .disk import write_text
 from .errors import CheckpointError, PlanError, SourceError
-from .fingerprint import fingerprint, planned
+from .fingerprint import fingerprint_of_planned
 from .job import Job, carried_files, made_with
 from .language_model import COMPONENT, TOKENIZER
 from .layout import output_file
@@ -162,7 +162,7 @@ def _carried(checkpoint: Checkpoint) -> set[str]:
         tensors = take_back(checkpoint, checkpoint.record.steps)
     except PlanError as error:
         raise PlanError(trained) from error
-    if fingerprint(planned(tensors, checkpoint.tensors)) != checkpoint.record.base.fingerprint:
+    if fingerprint_of_planned(tensors, checkpoint.tensors) != checkpoint.record.base.fingerprint:
         raise PlanError(trained)
     steps = checkpoint.record.steps
     return {place for t in tensors if t.content == Copy(source=(place := rename(t.name, steps)))}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import strict_json
 from .errors import CheckpointError
-from .fingerprint import fingerprint, stored
+from .fingerprint import fingerprint_of_stored
 from .index_check import check_edits
 from .plan import Piece
 from .trace import names_after, rename
@@ -213,7 +213,7 @@ def extend(
 
 def fingerprint_of(checkpoint: Checkpoint) -> str:
     """See `fingerprint`. It is of the weights: sharding and metadata do not count."""
-    return fingerprint(stored(checkpoint.tensors))
+    return fingerprint_of_stored(checkpoint.tensors)
 
 
 def _is_within(name: str, modules: set[str]) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from .clip_default import restored
 from .errors import PlanError, SourceError
 from .extend_frames import OPERATION
-from .fingerprint import fingerprint, planned
+from .fingerprint import fingerprint_of_planned
 from .job import Job
 from .plan import Copy, Plan
 from .record import Record
@@ -42,7 +42,7 @@ def plan_shrink(checkpoint: Checkpoint) -> Plan:
         for step in reversed(steps)
     ]
     edits, dropped = _config_before(steps)
-    if fingerprint(planned(tensors, checkpoint.tensors)) != steps[0].input_fingerprint:
+    if fingerprint_of_planned(tensors, checkpoint.tensors) != steps[0].input_fingerprint:
         notes.append(
             "weights that the step only carried over have changed since (training?); they stay as they are now"
         )

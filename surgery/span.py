@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from .errors import CheckpointError
 from .move import CHUNK, Mover, write_at
-from .readback import Reader, whole_blocks
+from .readback import Reader, is_hole, whole_blocks
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,9 +74,10 @@ class Span:
         return self._files[path]
 
     def _write_segment(self, target: int, segment: Segment, source: int) -> None:
-        start, stop = whole_blocks(segment) if segment.is_congruent else (segment.end, segment.end)
+        is_aligned = segment.is_congruent or segment.is_zeros
+        start, stop = whole_blocks(segment) if is_aligned else (segment.end, segment.end)
         body = segment.cut(start, stop)
-        if not self._mover.clone(source, body.offset, target, start, body.nbytes):
+        if not self._needs_no_copy(target, body, source):
             self._copy(target, segment, source)
             return
         self._copy(target, segment.cut(segment.position, start), source)
@@ -85,6 +86,12 @@ class Span:
                 self._reader.feed(target, step, self._digest)
         self._report(2 * body.nbytes)
         self._copy(target, segment.cut(stop, segment.end), source)
+
+    def _needs_no_copy(self, target: int, body: Segment, source: int) -> bool:
+        """Whether whole blocks are there already: zeros that are a hole, or a source's blocks, shared."""
+        if body.is_zeros:
+            return is_hole(target, body.position, body.end)
+        return self._mover.clone(source, body.offset, target, body.position, body.nbytes)
 
     def _copy(self, target: int, segment: Segment, source: int) -> None:
         for part in segment.in_steps(CHUNK):
