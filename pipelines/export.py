@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from modelgrow.surgery import OutputError, strict_json
-from modelgrow.surgery.apply import as_output_error, write_text
+from modelgrow.surgery.disk import as_output_error, write_text
 from modelgrow.surgery.staging import check_output
 
 if TYPE_CHECKING:

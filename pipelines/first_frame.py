@@ -12,7 +12,7 @@ import torch
 from PIL.PngImagePlugin import PngInfo
 
 from modelgrow.surgery import GenerateError, strict_json
-from modelgrow.surgery.apply import as_output_error
+from modelgrow.surgery.disk import as_output_error
 
 from .arguments import FRAME_COUNTS, parameters_of, recommended, required
 from .provenance import dtype_name, origin

@@ -15,6 +15,7 @@ if not __name__.startswith("modelgrow."):
 from .anatomy import Anatomy, Stack, anatomies
 from .checkpoint import Checkpoint, open_checkpoint
 from .clip_default import prepare_extend
+from .content import Copy, Drawn, Piece, Pieces, Values, Zeros
 from .errors import (
     AnatomyError,
     CheckpointError,
@@ -33,7 +34,7 @@ from .header import Tensor
 from .inspect import SourceReport, inspect
 from .job import Job, default_output, execute, prepare
 from .order import ExpandOptions
-from .plan import Copy, Drawn, Piece, Pieces, Plan, PlannedTensor, Values, Zeros
+from .plan import Plan, PlannedTensor
 from .record import Record
 from .source import Component, Source, open_source
 

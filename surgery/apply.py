@@ -11,11 +11,9 @@ from typing import TYPE_CHECKING
 
 from . import strict_json
 from .checkpoint import CONFIG_NAME, INDEX_SUFFIX
-from .disk import as_output_error, make_folder, write_text
+from .disk import make_folder, write_text
 from .layout import STEM, index_of, lay_out
-from .readback import read_chunks
 from .record import RECORD_NAME
-from .span import Progress
 from .watch import check_headers, unchanged
 from .write import FileWork, Writer, carry
 
@@ -28,17 +26,7 @@ if TYPE_CHECKING:
     from .layout import OutputFile
     from .plan import Plan
     from .record import Record
-
-__all__ = [
-    "Progress",
-    "apply",
-    "as_output_error",
-    "copy_files",
-    "read_chunks",
-    "write_component",
-    "write_tensors",
-    "write_text",
-]
+    from .span import Progress
 
 
 def apply(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .blocks import KINDS, as_inner, copy_block, rebuild_last, silence
+from .content import Copy, Piece
 from .errors import PlanError
-from .plan import Copy, Piece, PlannedTensor
+from .plan import PlannedTensor
 
 if TYPE_CHECKING:
     from .blocks import Part

@@ -13,12 +13,13 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from .content import Copy
 from .drawn import SIZES
 from .errors import CheckpointError, PlanError
 from .grown import grown_name
 from .growths import find_partner
 from .index import CLASS_NAME, follow_slots
-from .plan import Copy, Plan, PlannedTensor
+from .plan import Plan, PlannedTensor
 from .slot import KEY, slot_of
 from .slot_tensors import in_parts, projector, slot
 from .stacks import find_stacks, group_by_prefix

@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from .content import Copy, Piece, Pieces, Zeros, rows_of
 from .errors import CheckpointError, PlanError
-from .plan import Copy, Piece, Pieces, Zeros
 
 if TYPE_CHECKING:
     from .anatomy import Gate, Last
     from .checkpoint import Checkpoint
-    from .plan import Content
+    from .content import Content
     from .stacks import FoundStack
 
 KINDS = ("weight", "bias")
@@ -78,18 +78,15 @@ def _as_pieces(part: Part) -> tuple[Piece, ...]:
 def _clear(pieces: tuple[Piece, ...], start: int, stop: int) -> tuple[Piece, ...]:
     """The pieces with zeros in rows `start` to `stop`."""
     found: list[Piece] = []
-    position = 0
-    for piece in pieces:
-        size = piece.stop - piece.start
-        first, last = max(start - position, 0), min(stop - position, size)
+    for (begin, end), piece in rows_of(pieces):
+        first, last = max(start, begin) - begin, min(stop, end) - begin
         if piece.source is None or first >= last:
             found.append(piece)
         else:
             head = replace(piece, stop=piece.start + first)
             tail = replace(piece, start=piece.start + last)
             middle = Piece(source=None, start=0, stop=last - first)
-            found += [part for part in (head, middle, tail) if part.stop > part.start]
-        position += size
+            found += [part for part in (head, middle, tail) if part.num_rows > 0]
     return tuple(found)
 
 

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from .apply import read_chunks
+from .content import rows_of
 from .errors import CheckpointError
+from .readback import read_chunks, same_bytes
 from .trace import pieces_after, rename, rename_once
 
 if TYPE_CHECKING:
@@ -61,21 +62,20 @@ def _compare(place: str, now: Tensor | None, name: str, tensor: Tensor) -> list[
         return [f"{place} is missing; it is {name} of the base"]
     if (now.dtype, now.shape) != (tensor.dtype, tensor.shape):
         return [f"{place} is {now.dtype} {list(now.shape)}, the base has {tensor.dtype} {list(tensor.shape)}"]
-    return [] if _same_bytes(now, tensor) else [f"{place} differs from {name} of the base"]
+    return [] if same_bytes(now, tensor) else [f"{place} differs from {name} of the base"]
 
 
 def _compare_rows(name: str, tensor: Tensor, grown: Checkpoint, steps: Sequence[Step]) -> list[str]:
-    position = 0
-    for piece in pieces_after(name, tensor.shape[0] if tensor.shape else 0, steps):
+    done = 0
+    for (start, stop), piece in rows_of(pieces_after(name, tensor.shape[0] if tensor.shape else 0, steps)):
         now = grown.tensors.get(str(piece.source))
         if now is None:
             return [f"{piece.source} is missing; it holds rows of {name} of the base"]
         fits = (now.dtype, now.shape[1:]) == (tensor.dtype, tensor.shape[1:]) and piece.stop <= now.shape[0]
-        end = position + piece.stop - piece.start
-        if not fits or not _same_bytes(_rows(now, piece.start, piece.stop), _rows(tensor, position, end)):
+        if not fits or not same_bytes(_rows(now, piece.start, piece.stop), _rows(tensor, start, stop)):
             return [f"rows {piece.start} to {piece.stop} of {piece.source} differ from {name} of the base"]
-        position = end
-    return [] if tensor.shape and position == tensor.shape[0] else [f"{name} of the base is not all in the grown model"]
+        done = stop
+    return [] if tensor.shape and done == tensor.shape[0] else [f"{name} of the base is not all in the grown model"]
 
 
 def _not_zero(grown: Checkpoint, carried: set[str]) -> Iterator[str]:
@@ -100,10 +100,6 @@ def _rows(tensor: Tensor, start: int, stop: int) -> Tensor:
     return replace(
         tensor, shape=(stop - start, *tensor.shape[1:]), offset=tensor.offset + row * start, nbytes=row * (stop - start)
     )
-
-
-def _same_bytes(first: Tensor, second: Tensor) -> bool:
-    return all(a == b for a, b in zip(read_chunks(first), read_chunks(second), strict=True))
 
 
 def _is_zero(tensor: Tensor) -> bool:

@@ -11,9 +11,9 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from .content import Copy
 from .header import DTYPE_BITS
 from .move import BLOCK
-from .plan import Copy
 from .segments import segments_of
 
 if TYPE_CHECKING:

@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from .content import Copy, Values
 from .errors import PlanError
 from .extension import Length, class_edits, config_edits, length_of
 from .extension_notes import notes
 from .extension_tensors import new_tensors, tables
 from .exvideo import Sinusoids, plan_exvideo, sinusoids
-from .plan import Copy, Plan, PlannedTensor, Values
+from .plan import Plan, PlannedTensor
 from .undo import TABLE_ROWS
 
 if TYPE_CHECKING:

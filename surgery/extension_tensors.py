@@ -9,9 +9,10 @@ import math
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
+from .content import Piece, Pieces, Values, Zeros
 from .errors import CheckpointError
 from .extension import KEY
-from .plan import Piece, Pieces, PlannedTensor, Values, Zeros
+from .plan import PlannedTensor
 from .positions_tables import continued, slowed, stretched
 
 if TYPE_CHECKING:

@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .content import Copy, Ones, Piece, Pieces, Values, Zeros
 from .errors import CheckpointError, PlanError
 from .pingpong import ping_pong
-from .plan import Copy, Ones, Piece, Pieces, Plan, PlannedTensor, Values, Zeros
+from .plan import Plan, PlannedTensor
 
 if TYPE_CHECKING:
     from .anatomy import Anatomy

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import strict_json
 from .apply import write_tensors
+from .content import Copy, Stored
 from .diffsynth import NAMES, block_numbers, is_extension, our_names
 from .errors import CheckpointError, OutputError, SourceError
 from .exvideo import (
@@ -33,7 +34,7 @@ from .grown import stock_name
 from .header import read_header
 from .job import prepare
 from .layout import output_file
-from .plan import Copy, PlannedTensor, Stored
+from .plan import PlannedTensor
 from .staging import staged_file
 
 if TYPE_CHECKING:
@@ -41,13 +42,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .anatomy import Anatomy
-    from .apply import Progress
     from .checkpoint import Checkpoint
     from .header import Tensor
     from .job import Job
     from .layout import OutputFile
     from .plan import Plan
     from .source import Source
+    from .span import Progress
 
 
 SETTINGS_KEY = "modelgrow.exvideo"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import strict_json
 from .anatomy import Anatomy, anatomies
-from .apply import Progress, copy_files, work_of, write_component
+from .apply import copy_files, work_of, write_component
 from .checkpoint import CONFIG_NAME, Checkpoint
 from .checksums import CHECKSUMS_NAME, write_checksums
 from .disk import check_room, make_folder, write_text
@@ -23,6 +23,7 @@ from .regular import check_link
 from .room import room_for
 from .slot import slot_of
 from .source import PIPELINE_NAME, Source, choose
+from .span import Progress
 from .staging import staged
 from .watch import unchanged
 from .write import FileWork, Writer, carry

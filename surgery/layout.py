@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .congruence import arrange, shift_of
+from .content import Copy, Pieces
 from .header import write_header
-from .plan import Copy, Pieces
 from .segments import Segment, segments_of
 
 if TYPE_CHECKING:

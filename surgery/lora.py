@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from .anatomy import anatomies
 from .apply import write_tensors
+from .content import Copy
 from .diffsynth_lora import diffusers_names, is_diffsynth_lora
 from .errors import CheckpointError
 from .grown import stock_name
 from .header import read_header
 from .layout import output_file
 from .lora_keys import Grown, remap_for, remap_keys
-from .plan import Copy, PlannedTensor
+from .plan import PlannedTensor
 from .shrink import choose_grown
 from .staging import staged_file
 from .trace import rename
@@ -25,10 +26,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .anatomy import Anatomy
-    from .apply import Progress
     from .header import Tensor
     from .layout import OutputFile
     from .source import Source
+    from .span import Progress
 
 __all__ = ["Grown", "Remapping", "grown_models", "prepare_remap", "remap_for", "remap_keys", "write_remapped"]
 

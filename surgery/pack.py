@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .apply import read_chunks, write_tensors
+from .apply import write_tensors
 from .card import model_card
 from .checkpoint import CONFIG_NAME, INDEX_SUFFIX
+from .content import Copy
 from .disk import write_text
 from .errors import CheckpointError, PlanError, SourceError
 from .fingerprint import fingerprint_of_planned
@@ -18,7 +19,8 @@ from .job import Job, carried_files, made_with
 from .language_model import COMPONENT, TOKENIZER
 from .layout import output_file
 from .packed import GROWTH_NAME, KEY, Other, dump, is_plain, key_of
-from .plan import Copy, Plan, PlannedTensor
+from .plan import Plan, PlannedTensor
+from .readback import same_bytes
 from .record import RECORD_NAME, fingerprint_of
 from .shrink import choose_grown
 from .staging import staged, staged_file
@@ -28,11 +30,11 @@ from .undo import take_back
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .apply import Progress
     from .checkpoint import Checkpoint
     from .header import Tensor
     from .layout import OutputFile
     from .source import Source
+    from .span import Progress
 
 CARD_NAME = "README.md"
 _SMALL = 1 << 20
@@ -176,7 +178,7 @@ def _same_as(checkpoint: Checkpoint, name: str, base: Source) -> set[str]:
     for key, tensor in other.tensors.items():
         place = rename(key, steps)
         now = checkpoint.tensors.get(place)
-        if now is not None and (now.dtype, now.shape) == (tensor.dtype, tensor.shape) and _is_same(now, tensor):
+        if now is not None and (now.dtype, now.shape) == (tensor.dtype, tensor.shape) and same_bytes(now, tensor):
             found.add(place)
     return found
 
@@ -194,10 +196,6 @@ def base_of(grown: Checkpoint, name: str, base: Source) -> Checkpoint:
             f"{record.base.fingerprint}"
         )
     return chosen
-
-
-def _is_same(first: Tensor, second: Tensor) -> bool:
-    return all(a == b for a, b in zip(read_chunks(first), read_chunks(second), strict=True))
 
 
 def _component(checkpoint: Checkpoint) -> dict[str, Any]:

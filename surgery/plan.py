@@ -10,78 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .drawn import SIZES
+from .content import Copy, Pieces, Stored, Values, Zeros, content_json, rows_of
 from .errors import PlanError
-from .header import Tensor, num_bytes
-from .identity import one
+from .header import num_bytes
+from .plan_check import check_content
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Copy:
-    """The bytes of a tensor of the input."""
-
-    source: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Zeros:
-    """All bytes zero, which is +0.0 (in F8_E8M0, which has no zero, it is not, and `validate` says so)."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Values:
-    """A small array that the operation computed, as little-endian bytes."""
-
-    data: bytes
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Ones:
-    """Zeros, and a one at every `stride`-th element from element `start` on: identities too large to hold."""
-
-    start: int
-    stride: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Drawn:
-    """Random values, uniform in [-bound, bound), made while they are written: see `drawn`."""
-
-    seed: int
-    bound: float
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Piece:
-    """Rows `start` to `stop` (of the first axis) of a tensor, or as many rows of zeros where it has no `source`."""
-
-    source: str | None
-    start: int
-    stop: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Pieces:
-    """Rows of tensors of the input, and zeros, one after another."""
-
-    parts: tuple[Piece, ...]
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(part.source for part in self.parts if part.source is not None))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Stored:
-    """The bytes of a tensor in a file that is not the input's, such as what was trained."""
-
-    tensor: Tensor
-
-
-Content = Copy | Zeros | Values | Ones | Drawn | Pieces | Stored
+    from .content import Content, Piece
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,7 +79,7 @@ class Plan:
         found: dict[str, tuple[tuple[int, int], ...]] = {}
         for tensor in self.tensors:
             if tensor.is_new and isinstance(tensor.content, Pieces):
-                found[tensor.name] = tuple(rows for rows, part in rows_of(tensor.content) if part.source is None)
+                found[tensor.name] = tuple(rows for rows, part in rows_of(tensor.content.parts) if part.source is None)
         return found
 
     @property
@@ -180,7 +116,7 @@ class Plan:
         """
         self._check_names()
         for tensor in self.tensors:
-            _check_content(tensor, checkpoint)
+            check_content(tensor, checkpoint)
         replaced = {tensor.name for tensor in self.tensors if isinstance(tensor.content, Stored | Values)}
         kept = {*self.renamed, *self.rebuilt, *self.dropped, *replaced}
         lost = [name for name in checkpoint.tensors if name not in kept]
@@ -220,83 +156,8 @@ class Plan:
                     "dtype": tensor.dtype,
                     "shape": list(tensor.shape),
                     "new": tensor.is_new,
-                    **_content_json(tensor.content),
+                    **content_json(tensor.content),
                 }
                 for tensor in self.tensors
             ],
         }
-
-
-def rows_of(content: Pieces) -> list[tuple[tuple[int, int], Piece]]:
-    """Where each piece stands in the tensor that they make: its rows, as (start, stop)."""
-    found, position = [], 0
-    for part in content.parts:
-        end = position + part.stop - part.start
-        found.append(((position, end), part))
-        position = end
-    return found
-
-
-def _check_content(tensor: PlannedTensor, checkpoint: Checkpoint) -> None:
-    content = tensor.content
-    if isinstance(content, Copy):
-        source = _source(tensor, content.source, checkpoint)
-        if (source.dtype, source.shape) != (tensor.dtype, tensor.shape):
-            raise PlanError(
-                f"{tensor.name!r} is planned as {tensor.dtype} {list(tensor.shape)}, its source "
-                f"{content.source!r} is {source.dtype} {list(source.shape)}"
-            )
-    elif isinstance(content, Stored):
-        if (content.tensor.dtype, content.tensor.shape) != (tensor.dtype, tensor.shape):
-            raise PlanError(
-                f"{tensor.name!r} is planned as {tensor.dtype} {list(tensor.shape)}, in {content.tensor.file} it is "
-                f"{content.tensor.dtype} {list(content.tensor.shape)}"
-            )
-    elif isinstance(content, Pieces):
-        _check_pieces(tensor, content, checkpoint)
-    elif isinstance(content, Ones):
-        one(tensor.dtype, where=tensor.name)
-    elif isinstance(content, Zeros) and tensor.dtype == "F8_E8M0":
-        raise PlanError(f"{tensor.name!r} should be zero, and its dtype F8_E8M0 can't hold a zero")
-    elif isinstance(content, Drawn) and tensor.dtype not in SIZES:
-        raise PlanError(f"{tensor.name!r} can't be drawn in {tensor.dtype}; that can be done in {', '.join(SIZES)}")
-    elif isinstance(content, Values) and len(content.data) != tensor.nbytes:
-        raise PlanError(f"{tensor.name!r} takes {tensor.nbytes} bytes, its values have {len(content.data)}")
-
-
-def _check_pieces(tensor: PlannedTensor, content: Pieces, checkpoint: Checkpoint) -> None:
-    if not tensor.shape or sum(part.stop - part.start for part in content.parts) != tensor.shape[0]:
-        raise PlanError(f"{tensor.name!r}: its pieces do not make up its shape {list(tensor.shape)}")
-    num_bytes(tensor.dtype, tensor.shape[1:], where=f"a row of {tensor.name!r}")
-    for part in content.parts:
-        if part.source is None:
-            if tensor.dtype == "F8_E8M0":
-                raise PlanError(f"{tensor.name!r} should have zeros, and its dtype F8_E8M0 can't hold a zero")
-            continue
-        source = _source(tensor, part.source, checkpoint)
-        if (source.dtype, source.shape[1:]) != (tensor.dtype, tensor.shape[1:]) or part.stop > source.shape[0]:
-            raise PlanError(
-                f"{tensor.name!r} is planned as {tensor.dtype} {list(tensor.shape)} with rows {part.start} to "
-                f"{part.stop} of {part.source!r}, which is {source.dtype} {list(source.shape)}"
-            )
-
-
-def _source(tensor: PlannedTensor, name: str, checkpoint: Checkpoint) -> Tensor:
-    source = checkpoint.tensors.get(name)
-    if source is None:
-        raise PlanError(f"{tensor.name!r} copies {name!r}, which {checkpoint.path} lacks")
-    return source
-
-
-def _content_json(content: Content) -> dict[str, Any]:
-    if isinstance(content, Copy):
-        return {"content": "copy", "source": content.source}
-    if isinstance(content, Pieces):
-        return {"content": "pieces", "pieces": [[part.source, part.start, part.stop] for part in content.parts]}
-    if isinstance(content, Stored):
-        return {"content": "stored", "file": str(content.tensor.file)}
-    if isinstance(content, Ones):
-        return {"content": "ones", "start": content.start, "stride": content.stride}
-    if isinstance(content, Drawn):
-        return {"content": "drawn", "seed": content.seed, "bound": content.bound}
-    return {"content": "zeros" if isinstance(content, Zeros) else "values"}

@@ -87,3 +87,8 @@ def read_chunks(tensor: Tensor) -> Iterator[bytes]:
             if len(chunk) != count:
                 raise CheckpointError(f"{tensor.file}: became shorter while it was read")
             yield chunk
+
+
+def same_bytes(first: Tensor, second: Tensor) -> bool:
+    """Whether two tensors of the same size hold the same bytes. Raises `CheckpointError`, see `read_chunks`."""
+    return all(a == b for a, b in zip(read_chunks(first), read_chunks(second), strict=True))

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from . import strict_json
+from .content import Piece
 from .errors import CheckpointError
 from .fingerprint import fingerprint_of_stored
 from .index_check import check_edits
-from .plan import Piece
 from .trace import names_after, rename
 from .typed import as_digits, as_list, as_number, as_table, as_text, as_texts
 

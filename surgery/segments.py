@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from .content import Copy, Drawn, Ones, Pieces, Stored, Values
 from .drawn import draw
 from .identity import one
 from .move import BLOCK
-from .plan import Copy, Drawn, Ones, Pieces, Stored, Values
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -105,7 +105,7 @@ def _resolve(tensor: PlannedTensor, sources: Mapping[str, Tensor], position: int
     elif isinstance(content, Pieces):
         row = tensor.nbytes // tensor.shape[0] if tensor.shape[0] else 0
         for part in content.parts:
-            nbytes = row * (part.stop - part.start)
+            nbytes = row * part.num_rows
             if part.source is None:
                 yield Segment(position=position, nbytes=nbytes, name=name)
             else:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .clip_default import restored
+from .content import Copy
 from .errors import PlanError, SourceError
 from .extend_frames import OPERATION
 from .fingerprint import fingerprint_of_planned
 from .job import Job
-from .plan import Copy, Plan
+from .plan import Plan
 from .record import Record
 from .undo import new_until, take_back
 

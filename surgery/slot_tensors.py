@@ -9,11 +9,12 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
+from .content import Content, Drawn, Values, Zeros
 from .drawn import seed_of
 from .header import num_bytes
 from .identity import one
 from .layout import MAX_SHARD
-from .plan import Content, Drawn, PlannedTensor, Values, Zeros
+from .plan import PlannedTensor
 from .slot import MODULE, OUT, PROJECTOR
 
 

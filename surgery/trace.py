@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from .plan import Piece
+from .content import Piece, cut
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -60,12 +61,5 @@ def _pieces_once(piece: Piece, step: Step) -> list[Piece]:
     if name is None:
         return [piece]
     if name not in step.rebuilt:
-        return [Piece(source=rename_once(name, step.index_map), start=piece.start, stop=piece.stop)]
-    found, position = [], 0
-    for part in step.rebuilt[name]:
-        size = part.stop - part.start
-        first, last = max(piece.start - position, 0), min(piece.stop - position, size)
-        if first < last:
-            found.append(Piece(source=part.source, start=part.start + first, stop=part.start + last))
-        position += size
-    return found
+        return [replace(piece, source=rename_once(name, step.index_map))]
+    return cut(step.rebuilt[name], piece.start, piece.stop)

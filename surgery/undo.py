@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from .content import Copy, Piece, Pieces, Stored, cut
 from .errors import CheckpointError, PlanError
-from .plan import Copy, Piece, Pieces, PlannedTensor, Stored
+from .plan import PlannedTensor
 from .trace import NUMBER, names_after
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from .checkpoint import Checkpoint
-    from .plan import Content
+    from .content import Content
     from .record import Step
 
 TABLE_ROWS = "table_rows"
@@ -137,7 +138,7 @@ def _rebuild(name: str, step: Step, tensors: _Tensors, where: str) -> PlannedTen
         pieces += _slice(holder, part.start, part.stop)
     if model is None:
         raise CheckpointError(f"{where}: nothing says what {name!r} was made of; growth.json is damaged")
-    rows = sum(piece.stop - piece.start for piece in pieces)
+    rows = sum(piece.num_rows for piece in pieces)
     content: Content = Pieces(parts=tuple(pieces))
     if model.content == Copy(source=str(pieces[0].source)) and len(pieces) == 1 and rows == model.shape[0]:
         content = model.content
@@ -149,13 +150,6 @@ def _slice(tensor: PlannedTensor, start: int, stop: int) -> list[Piece]:
     content = tensor.content
     if isinstance(content, Copy):
         return [Piece(source=content.source, start=start, stop=stop)]
-    if not isinstance(content, Pieces):
-        return [Piece(source=None, start=0, stop=stop - start)]
-    found, position = [], 0
-    for part in content.parts:
-        size = part.stop - part.start
-        first, last = max(start - position, 0), min(stop - position, size)
-        if first < last:
-            found.append(Piece(source=part.source, start=part.start + first, stop=part.start + last))
-        position += size
-    return found
+    if isinstance(content, Pieces):
+        return cut(content.parts, start, stop)
+    return [Piece(source=None, start=0, stop=stop - start)]

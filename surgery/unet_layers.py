@@ -16,11 +16,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from .assemble import carried, copies
+from .content import Values, Zeros
 from .errors import CheckpointError, PlanError
 from .growths import Growth
 from .identity import identity_beside_zeros
 from .order import INITS, Order
-from .plan import Plan, Values, Zeros
+from .plan import Plan
 from .stacks import FoundStack, group_by_prefix, ranges
 
 if TYPE_CHECKING:

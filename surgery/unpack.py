@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 from . import strict_json
 from .apply import copy_files, work_of
 from .checkpoint import open_checkpoint
+from .content import Copy
 from .disk import make_folder, write_text
 from .errors import CheckpointError, SourceError
 from .index import LIBRARY, edit_index, follow_slots
 from .layout import OutputFile
 from .pack import other_files, other_of
-from .plan import Copy, PlannedTensor
+from .plan import PlannedTensor
 from .record import fingerprint_of
 from .slot import slot_of
 from .source import PIPELINE_NAME
@@ -24,11 +25,11 @@ from .watch import unchanged
 from .write import Writer
 
 if TYPE_CHECKING:
-    from .apply import Progress
     from .checkpoint import Checkpoint
     from .header import Tensor
     from .packed import Packed, PackedComponent
     from .source import Source
+    from .span import Progress
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import save_file
 
 from modelgrow.surgery import Copy, Job, Plan, PlanError, PlannedTensor, execute, open_source
+from modelgrow.surgery.content import Stored
 from modelgrow.surgery.disk import write_text
 from modelgrow.surgery.header import read_header
 from modelgrow.surgery.job import made_with
 from modelgrow.surgery.pack import prepare_pack, write_pack
-from modelgrow.surgery.plan import Stored
 from modelgrow.surgery.staging import staged_file
 
 from .card import CARD_NAME, model_card

@@ -13,8 +13,8 @@ from models import save
 from modelgrow.pipelines import load_growth
 from modelgrow.pipelines.models import load_model
 from modelgrow.surgery import PlanError, Stack, anatomies, execute, open_checkpoint, open_source
-from modelgrow.surgery.apply import read_chunks
 from modelgrow.surgery.compare import broken_promises
+from modelgrow.surgery.readback import read_chunks
 from modelgrow.surgery.shrink import prepare_shrink
 
 CASES = [

@@ -23,7 +23,7 @@ from modelgrow.pipelines.models import load_model
 from modelgrow.pipelines.probes import run_model
 from modelgrow.pipelines.verify import verify
 from modelgrow.surgery import PlanError, execute, open_checkpoint, open_source
-from modelgrow.surgery.apply import read_chunks
+from modelgrow.surgery.readback import read_chunks
 from modelgrow.surgery.shrink import prepare_shrink
 
 TO = {"wan": 161, "latte": 20, "cogvideox-5b-i2v": 33, "unet-motion": 20}

@@ -27,11 +27,12 @@ from modelgrow.surgery import (
     open_source,
 )
 from modelgrow.surgery.compare import broken_promises
+from modelgrow.surgery.content import Copy, Ones, Values
 from modelgrow.surgery.exvideo import CLASS, plan_exvideo, sinusoids
 from modelgrow.surgery.header import read_header
 from modelgrow.surgery.packed import read_packed
 from modelgrow.surgery.pingpong import ping_pong
-from modelgrow.surgery.plan import Copy, Ones, PlannedTensor, Values
+from modelgrow.surgery.plan import PlannedTensor
 from modelgrow.surgery.segments import segments_of
 from modelgrow.surgery.shrink import prepare_shrink
 

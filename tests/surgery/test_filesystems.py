@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from modelgrow.surgery import ExpandOptions, Job, OutputError, execute, open_source, plan_expand, prepare
-from modelgrow.surgery.apply import read_chunks
 from modelgrow.surgery.checkpoint import open_checkpoint
 from modelgrow.surgery.move import can_clone
+from modelgrow.surgery.readback import read_chunks
 
 Maker = Callable[..., Path]
 

@@ -9,9 +9,9 @@ import pytest
 
 from modelgrow.surgery import Checkpoint, Copy, Plan, PlannedTensor, Tensor, Values, Zeros
 from modelgrow.surgery import layout as layout_module
+from modelgrow.surgery.content import Content, Piece, Pieces
 from modelgrow.surgery.header import write_header
 from modelgrow.surgery.layout import OutputFile, index_of, lay_out, output_file
-from modelgrow.surgery.plan import Content, Piece, Pieces
 from modelgrow.surgery.segments import Segment, segments_of, split
 
 ONE, TWO = Path("one"), Path("two")

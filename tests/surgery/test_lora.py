@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from modelgrow.surgery import Anatomy, CheckpointError, OutputError, Record, anatomies
-from modelgrow.surgery.apply import read_chunks
 from modelgrow.surgery.header import read_header, write_header
 from modelgrow.surgery.lora import Grown, prepare_remap, remap_for, remap_keys, remap_value, write_remapped
+from modelgrow.surgery.readback import read_chunks
 from modelgrow.surgery.record import Base, Step
 
 

@@ -18,10 +18,10 @@ from modelgrow.surgery import (
     open_checkpoint,
     open_source,
 )
-from modelgrow.surgery.apply import read_chunks
 from modelgrow.surgery.header import read_header, write_header
 from modelgrow.surgery.pack import prepare_pack
 from modelgrow.surgery.packed import read_packed
+from modelgrow.surgery.readback import read_chunks
 from modelgrow.surgery.unpack import prepare_apply
 
 Maker = Callable[..., Path]

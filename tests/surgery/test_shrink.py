@@ -21,9 +21,9 @@ from modelgrow.surgery import (
     open_checkpoint,
     open_source,
 )
-from modelgrow.surgery.apply import read_chunks
+from modelgrow.surgery.content import Piece
 from modelgrow.surgery.header import read_header, write_header
-from modelgrow.surgery.plan import Piece
+from modelgrow.surgery.readback import read_chunks
 from modelgrow.surgery.record import RECORD_NAME, Record, fingerprint_of
 from modelgrow.surgery.shrink import prepare_shrink
 from modelgrow.surgery.undo import take_back

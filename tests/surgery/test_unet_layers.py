@@ -18,8 +18,8 @@ from modelgrow.surgery import (
     anatomies,
     plan_expand,
 )
+from modelgrow.surgery.content import Copy, Values, Zeros
 from modelgrow.surgery.identity import identity_beside_zeros
-from modelgrow.surgery.plan import Copy, Values, Zeros
 
 ANATOMY = anatomies()["UNetSpatioTemporalConditionModel"]
 WIDTHS = (2, 4)

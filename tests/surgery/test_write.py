@@ -32,10 +32,10 @@ from modelgrow.surgery import (
 )
 from modelgrow.surgery import write as write_module
 from modelgrow.surgery.apply import write_tensors
+from modelgrow.surgery.content import Content, Piece, Pieces
 from modelgrow.surgery.header import read_header, write_header
 from modelgrow.surgery.layout import OutputFile, output_file
 from modelgrow.surgery.move import BLOCK, CHUNK
-from modelgrow.surgery.plan import Content, Piece, Pieces
 from modelgrow.surgery.segments import Segment
 from modelgrow.surgery.write import FileWork, Writer
 
