@@ -12,7 +12,8 @@ validates plans, `execute` writes a folder that diffusers loads, complete or not
 if not __name__.startswith("modelgrow."):
     raise ImportError("import this as 'modelgrow.surgery'; run 'pip install -e .' in the clone first")
 
-from .anatomy import Anatomy, Stack, anatomies
+from .anatomy import Anatomy, Stack
+from .anatomy_files import anatomies
 from .checkpoint import Checkpoint, open_checkpoint
 from .clip_default import prepare_extend
 from .content import Copy, Drawn, Piece, Pieces, Values, Zeros

@@ -6,7 +6,7 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from .anatomy import anatomies
+from .anatomy_files import anatomies
 from .attach_llm import plan_attach_llm
 from .errors import PlanError
 from .grown import stock_name

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from . import strict_json
-from .anatomy import anatomies
+from .anatomy_files import anatomies
 from .extend_frames import OPERATION, plan_extend_frames
 from .extension import extension_of
 from .job import prepare

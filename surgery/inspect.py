@@ -6,7 +6,7 @@ import re
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from .anatomy import anatomies
+from .anatomy_files import anatomies
 from .errors import CheckpointError
 from .extension import extension_of
 from .grown import stock_name

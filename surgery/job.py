@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import strict_json
-from .anatomy import Anatomy, anatomies
+from .anatomy import Anatomy
+from .anatomy_files import anatomies
 from .apply import copy_files, work_of, write_component
 from .checkpoint import CONFIG_NAME, Checkpoint
 from .checksums import CHECKSUMS_NAME, write_checksums

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .anatomy import anatomies
+from .anatomy_files import anatomies
 from .apply import write_tensors
 from .content import Copy
 from .diffsynth_lora import diffusers_names, is_diffsynth_lora

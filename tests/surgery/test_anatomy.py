@@ -24,7 +24,7 @@ from modelgrow.surgery import (
     plan_expand,
     prepare,
 )
-from modelgrow.surgery.anatomy import parse_anatomy
+from modelgrow.surgery.anatomy_files import parse_anatomy
 
 GOOD = """
 class = "X"

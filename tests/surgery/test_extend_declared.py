@@ -18,7 +18,7 @@ from modelgrow.surgery import (
     open_checkpoint,
     open_source,
 )
-from modelgrow.surgery.anatomy import parse_anatomy
+from modelgrow.surgery.anatomy_files import parse_anatomy
 from modelgrow.surgery.clip_default import prepare_extend
 from modelgrow.surgery.extend_frames import ExtendOptions, plan_extend_frames
 from modelgrow.surgery.positions import check_frames
