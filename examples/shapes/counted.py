@@ -25,30 +25,32 @@ if TYPE_CHECKING:
     from modelgrow.train.families.family import Family, Text
 
 KEPT = 32
-"""Tokens: three objects need 24 at most."""
+"""Tokens: three objects need 24 at most, in the base's own words."""
+KEPT_OF_ANY = 192
+"""Tokens: `paraphrases` and long captions need 169; the foundation spells the words that it does not know."""
 
 
-def counted(states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def counted(states: torch.Tensor, kept: int = KEPT) -> tuple[torch.Tensor, torch.Tensor]:
     """Padded states, (B, 512, D), as "states" and "bias" of `CountedText`.
 
     Raises:
-        DataError: A caption is longer than the small world's are.
+        DataError: A caption has more tokens than are kept.
     """
     lengths = (states != 0).any(dim=2).sum(dim=1)
-    if int(lengths.max()) > KEPT:
-        raise DataError(f"a caption has {int(lengths.max())} tokens; the small world's have {KEPT} at most")
-    mask = (torch.arange(KEPT, device=lengths.device) < lengths[:, None]).long()
-    return states[:, : KEPT + 1], pad_bias(mask, torch.full_like(lengths, states.shape[1]))
+    if int(lengths.max()) > kept:
+        raise DataError(f"a caption has {int(lengths.max())} tokens; {kept} are kept")
+    mask = (torch.arange(kept, device=lengths.device) < lengths[:, None]).long()
+    return states[:, : kept + 1], pad_bias(mask, torch.full_like(lengths, states.shape[1]))
 
 
 @contextmanager
-def counting(transformer: Any) -> Iterator[None]:
+def counting(transformer: Any, kept: int = KEPT) -> Iterator[None]:
     """Inside, the pipeline's own calls count pads too."""
     before = [block.attn2.processor for block in transformer.blocks]
     processor = use_counted_pads(transformer)
 
     def shorten(_module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        states, processor.bias = counted(kwargs["encoder_hidden_states"])
+        states, processor.bias = counted(kwargs["encoder_hidden_states"], kept)
         return args, {**kwargs, "encoder_hidden_states": states}
 
     handle = transformer.register_forward_pre_hook(shorten, with_kwargs=True)
@@ -65,10 +67,11 @@ class CountedText:
     """A `Family` around Wan's, for the foundation and what grows out of it."""
 
     family: Family
+    kept: int = KEPT
 
     def encode_text(self, pipeline: Any, captions: list[str]) -> dict[str, torch.Tensor]:
         """ "states", (B, L + 1, D), of which the last stands for all pads, and "bias", (B, 1, 1, L + 1)."""
-        states, bias = counted(self.family.encode_text(pipeline, captions)["states"])
+        states, bias = counted(self.family.encode_text(pipeline, captions)["states"], self.kept)
         return {"states": states, "bias": bias}
 
     def encode_video(self, pipeline: Any, pixels: torch.Tensor) -> torch.Tensor:

@@ -29,7 +29,7 @@ class Words:
 
 
 COLOR_WORDS = {
-    "red": Words(training=("red", "scarlet", "ruby", "cherry red", "blood red"), held_out=("crimson", "maroon")),
+    "red": Words(training=("red", "scarlet", "ruby", "crimson", "blood red"), held_out=("maroon", "vermilion")),
     "green": Words(training=("green", "jade", "lime green", "grass green", "olive"), held_out=("emerald",)),
     "blue": Words(training=("blue", "azure", "cobalt", "royal blue", "denim"), held_out=("sapphire",)),
     "yellow": Words(training=("yellow", "lemon", "canary yellow", "amber", "sunny"), held_out=("golden", "mustard")),
@@ -37,7 +37,7 @@ COLOR_WORDS = {
     "cyan": Words(training=("cyan", "aqua", "teal", "aquamarine", "ice blue"), held_out=("turquoise",)),
 }
 SHAPE_WORDS = {
-    "circle": Words(training=("circle", "dot", "ball", "round shape", "coin"), held_out=("disc", "sphere")),
+    "circle": Words(training=("circle", "dot", "ball", "disc", "coin"), held_out=("sphere", "roundel")),
     "square": Words(training=("square", "block", "tile", "four-sided shape", "cube"), held_out=("box", "quadrangle")),
     "triangle": Words(
         training=("triangle", "wedge", "three-sided shape", "triangular shape", "cone"), held_out=("pyramid",)
@@ -45,8 +45,8 @@ SHAPE_WORDS = {
     "cross": Words(training=("cross", "plus", "cross shape", "cruciform", "X"), held_out=("crucifix",)),
 }
 MOVES = Words(
-    training=("moves", "glides", "slides", "travels", "floats", "heads", "goes", "rolls"),
-    held_out=("drifts", "wanders", "sails"),
+    training=("moves", "glides", "slides", "travels", "floats", "heads", "drifts", "rolls"),
+    held_out=("wanders", "sails"),
 )
 STAYS = Words(
     training=("stays still", "does not move", "rests in place", "is motionless", "stands still", "remains there"),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from modelgrow.examples.shapes.counted import KEPT, CountedText, counting
+from modelgrow.examples.shapes.counted import KEPT, KEPT_OF_ANY, CountedText, counting
 from modelgrow.examples.shapes.source import open_shapes
 from modelgrow.pipelines.foundation import foundation_path
 from modelgrow.pipelines.load import load_pipeline
@@ -66,5 +66,20 @@ def test_the_pipelines_own_calls_count_pads() -> None:
 
 def test_a_caption_from_elsewhere_is_refused() -> None:
     pipeline: Any = load_pipeline(foundation_path(), device="cpu")
-    with pytest.raises(DataError, match="tokens; the small world's have 32 at most"):
+    with pytest.raises(DataError, match="tokens; 32 are kept"):
         CountedText(family_of("WanTransformer3DModel")).encode_text(pipeline, ["a red circle moves right " * 9])
+
+
+def test_other_words_need_more_tokens() -> None:
+    pipeline: Any = load_pipeline(foundation_path(), device="cpu", dtype="float32")
+    stock = family_of("WanTransformer3DModel")
+    wide = CountedText(stock, kept=KEPT_OF_ANY)
+    longest = max((clip.long_caption or "" for clip in open_shapes("paraphrases:3:200").clips), key=len)
+    noisy = torch.randn(2, 16, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    answers = []
+    with torch.no_grad():
+        for family in (stock, wide):
+            text = family.encode_text(pipeline, [longest, "a crimson disc drifts west"])
+            answers.append(family.predict(pipeline, pipeline.transformer, noisy, torch.tensor([900.0, 300.0]), text))
+    assert text["states"].shape[1] == KEPT_OF_ANY + 1
+    torch.testing.assert_close(answers[1], answers[0], rtol=1e-3, atol=1e-3)

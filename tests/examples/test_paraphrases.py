@@ -53,8 +53,8 @@ def test_what_is_held_out_is_in_no_training_caption() -> None:
     seen = set(re.findall(r"\w+", " ".join(captions).lower()))
     held_out = set(re.findall(r"\w+", " ".join(everything("held_out")).lower()))
     assert held_out & seen <= {"is"}
-    assert {"crimson", "disc", "drifts", "westward"} <= held_out
-    assert {"west", "scarlet", "ball", "glides"} <= seen
+    assert {"maroon", "sphere", "sails", "westward"} <= held_out
+    assert {"west", "crimson", "disc", "drifts"} <= seen
 
 
 def test_a_sentence_by_hand() -> None:
@@ -70,7 +70,7 @@ def test_a_sentence_by_hand() -> None:
     scene = Scene(objects=(circle, cross), background="navy")
     assert paraphrase(scene, rng) == "a coin that is blood red rolls to the west; an X that is ice blue remains there"
     held_out = paraphrase(scene, rng, held_out=True)
-    assert held_out == "a sphere that is maroon sails westward; a crucifix that is turquoise is frozen"
+    assert held_out == "a roundel that is vermilion sails westward; a crucifix that is turquoise is frozen"
     assert long_paraphrase(scene, rng) == (
         "There is a large-sized coin in blood red at the top; it rolls to the west. "
         "There is a small-sized X in ice blue in the center; it remains there. "
@@ -85,9 +85,12 @@ def test_as_a_source() -> None:
     assert said.fingerprint != plain.fingerprint
     for one, other in zip(said.clips, plain.clips, strict=True):
         assert one.key == other.key
-        assert one.caption != other.caption
         mine, theirs = (source.read(one, num_frames=5, height=32, width=32) for source in (said, plain))
         assert np.array_equal(mine, theirs)
+    assert any(one.caption != other.caption for one, other in zip(said.clips, plain.clips, strict=True))
+    pairs = zip(open_clips("paraphrases:1:80").clips, open_clips("shapes:1:80").clips, strict=True)
+    same = sum(one.caption == other.caption for one, other in pairs)
+    assert 10 <= same <= 35, "a quarter of the short captions are the base's own"
     longs = [clip.long_caption for clip in open_clips("paraphrases:1:40").clips]
     standard = [long for long in longs if long and "plain" in long]
     assert 10 <= len(standard) <= 30, "half of the long captions are the standard ones"

@@ -21,6 +21,7 @@ from rich.table import Table
 from modelgrow.pipelines.load import load_pipeline
 
 from ..captions import detailed_caption, short_caption
+from ..counted import KEPT_OF_ANY, counting
 from ..paraphrases import long_paraphrase, paraphrase
 from ..reader import read_clip, score
 from ..scene import Scene, sample_scene
@@ -89,7 +90,8 @@ def main() -> None:
     results = {}
     table = Table("prompts", *_ALL, "right")
     for name in args.kind or KINDS:
-        got = follow(pipeline, KINDS[name], count=args.count, seed=args.seed, batch=args.batch, **settings)
+        with counting(pipeline.transformer, KEPT_OF_ANY):  # the same clips, sooner
+            got = follow(pipeline, KINDS[name], count=args.count, seed=args.seed, batch=args.batch, **settings)
         results[name] = got
         table.add_row(name, *(f"{100 * got[column]:.1f}" if column in got else "" for column in (*_ALL, "right")))
         if args.json:
