@@ -22,6 +22,8 @@ from diffusers import (
     StableDiffusion3Pipeline,
 )
 from models import build
+from tiny_allegro import OPTIONS as ALLEGRO
+from tiny_allegro import allegro
 from tiny_images import noisy
 from tiny_pipelines import VAE as WAN_VAE
 from tiny_pipelines import tokenizer
@@ -208,6 +210,7 @@ def pixart() -> Any:
 
 
 BUILDERS: dict[str, Callable[[], Any]] = {
+    "allegro": allegro,
     "animatediff": animatediff,
     "flux": flux,
     "hunyuan-video": hunyuan_video,
@@ -218,6 +221,7 @@ BUILDERS: dict[str, Callable[[], Any]] = {
     "sd3": sd3,
 }
 OPTIONS: dict[str, dict[str, Any]] = {
+    "allegro": ALLEGRO,
     "animatediff": {"num_frames": 4, "height": 16, "width": 16, "guidance_scale": 1.0},
     "flux": {"height": 16, "width": 16},
     "hunyuan-video": {"num_frames": 9, "height": 32, "width": 32},

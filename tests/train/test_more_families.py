@@ -131,6 +131,7 @@ def test_compression_is_the_vaes_with_the_models_patches(case: tuple[str, Any, A
     """So that every latent frame and every patch is whole: (frames per latent, pixels per patch)."""
     name, pipeline, model = case
     expected = {
+        "allegro": (4, 16),
         "animatediff": (1, 2),
         "flux": (1, 2),  # and twice that, see PACKED
         "hunyuan-video": (4, 16),
@@ -146,7 +147,7 @@ def test_compression_is_the_vaes_with_the_models_patches(case: tuple[str, Any, A
 def test_objective_follows_the_scheduler(case: tuple[str, Any, Any]) -> None:
     name, pipeline, _ = case
     objective = objective_of(pipeline.scheduler)
-    if name in ("animatediff", "latte", "pixart"):
+    if name in ("allegro", "animatediff", "latte", "pixart"):
         assert isinstance(objective, Diffusion)
         assert objective.prediction == "epsilon"
     else:

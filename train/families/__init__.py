@@ -8,6 +8,7 @@ from modelgrow.surgery import TrainError
 from modelgrow.surgery.grown import stock_name
 
 from . import (
+    allegro,
     animatediff,
     cogvideox,
     flux,
@@ -33,6 +34,7 @@ FAMILIES: dict[str, Any] = {
     "WanTransformer3DModel": wan,
     "CogVideoXTransformer3DModel": cogvideox,
     "LTXVideoTransformer3DModel": ltx,
+    "AllegroTransformer3DModel": allegro,
     "FluxTransformer2DModel": flux,
     "HunyuanVideoTransformer3DModel": hunyuan_video,
     "LatteTransformer3DModel": latte,

@@ -1,0 +1,37 @@
+"""Allegro's pipeline in miniature. Its VAE's tiles are of 24 frames of 128 x 128, 16 frames, 8 rows and 48 columns apart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from architectures import row_of
+from diffusers import AllegroPipeline, DDIMScheduler
+from models import build
+from tiny_images import noisy
+from tiny_pipelines import tokenizer
+from transformers import T5Config, T5EncoderModel
+
+VAE: dict[str, Any] = {
+    "block_out_channels": (4, 4, 4, 4),
+    "layers_per_block": 1,
+    "norm_num_groups": 2,
+    "latent_channels": 4,
+    "sample_size": 128,
+    "scaling_factor": 0.3,
+}
+OPTIONS: dict[str, Any] = {"num_frames": 24, "height": 128, "width": 128, "guidance_scale": 1.0}
+
+
+def allegro() -> Any:
+    text = T5Config(vocab_size=64, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, is_encoder_decoder=False)
+    row = row_of("allegro")
+    pipeline = AllegroPipeline(
+        tokenizer=tokenizer(),
+        text_encoder=noisy(T5EncoderModel(text), 2),
+        vae=build("AutoencoderKLAllegro", VAE, seed=1),
+        transformer=build(row.class_name, row.tiny),
+        scheduler=DDIMScheduler(beta_schedule="linear", clip_sample=False),
+    )
+    pipeline.vae.enable_tiling()  # without, it decodes nothing; without the next, one clip at a time
+    pipeline.vae.enable_slicing()
+    return pipeline
