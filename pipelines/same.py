@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from modelgrow.surgery import GrowError, SourceError, open_checkpoint
-from modelgrow.surgery.fingerprint import Sampled, fingerprint
-from modelgrow.surgery.record import fingerprint_of
+from modelgrow.surgery.fingerprint import Sampled, fingerprint, fingerprint_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

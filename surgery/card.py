@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from .checkpoint import Checkpoint
-    from .record import Record, Step
+    from .record import Record
     from .source import Source
+    from .step import Step
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from .extend_frames import ExtendOptions
     from .job import Job
     from .plan import Plan
-    from .record import Step
     from .source import Source
+    from .step import Step
 
 GENERATION_NAME = "generation.json"
 LENGTH = "num_frames"

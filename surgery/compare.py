@@ -14,7 +14,7 @@ from .trace import pieces_after, rename, rename_once
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
     from .header import Tensor
-    from .record import Step
+    from .step import Step
 
 
 def broken_promises(grown: Checkpoint, base: Checkpoint) -> tuple[str, ...]:

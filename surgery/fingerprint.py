@@ -21,6 +21,7 @@ from .segments import segments_of
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from .checkpoint import Checkpoint
     from .header import Tensor
     from .plan import PlannedTensor
 
@@ -56,12 +57,12 @@ def sample_starts(nbytes: int) -> list[int]:
     return sorted({0, last // 2, last})
 
 
-def fingerprint_of_stored(tensors: Mapping[str, Tensor]) -> str:
-    """The fingerprint of tensors as they lie in files."""
+def fingerprint_of(checkpoint: Checkpoint) -> str:
+    """The fingerprint of a checkpoint's weights as they lie in its files."""
     with _Files() as files:
         return fingerprint(
             Sampled(name=name, dtype=t.dtype, shape=t.shape, read=files.reader(t.file, t.offset))
-            for name, t in tensors.items()
+            for name, t in checkpoint.tensors.items()
         )
 
 

@@ -19,7 +19,8 @@ from .errors import CheckpointError
 
 if TYPE_CHECKING:
     from .anatomy import Anatomy
-    from .record import Record, Step
+    from .record import Record
+    from .step import Step
 
 _COMPONENTS = ("transformer_2", "transformer", "unet")
 _HEADS = (*_COMPONENTS, "base_model.model", "diffusion_model", "model", "module", "net", "dit")

@@ -14,14 +14,14 @@ from .checkpoint import CONFIG_NAME, INDEX_SUFFIX
 from .content import Copy
 from .disk import write_text
 from .errors import CheckpointError, PlanError, SourceError
-from .fingerprint import fingerprint_of_planned
+from .fingerprint import fingerprint_of, fingerprint_of_planned
 from .job import Job, carried_files, made_with
 from .language_model import COMPONENT, TOKENIZER
 from .layout import output_file
 from .packed import GROWTH_NAME, KEY, Other, dump, is_plain, key_of
 from .plan import Plan, PlannedTensor
 from .readback import same_bytes
-from .record import RECORD_NAME, fingerprint_of
+from .record import RECORD_NAME
 from .shrink import choose_grown
 from .staging import staged, staged_file
 from .trace import rename

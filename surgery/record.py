@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from . import strict_json
-from .content import Piece
 from .errors import CheckpointError
-from .fingerprint import fingerprint_of_stored
-from .index_check import check_edits
-from .trace import names_after, rename
-from .typed import as_digits, as_list, as_number, as_table, as_text, as_texts
+from .fingerprint import fingerprint_of
+from .step import Rows, Step
+from .trace import listed, names_after, rename
+from .typed import as_list, as_table, as_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,9 +29,6 @@ FORMAT = 1
 
 _BLOCK = re.compile(r".*?\.[0-9]+(?=\.)", re.ASCII)
 
-Rows = tuple[tuple[int, int], ...]
-"""Ranges of rows of a tensor's first axis, as (start, stop)."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Base:
@@ -41,37 +37,6 @@ class Base:
     class_name: str
     name: str
     fingerprint: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Step:
-    """One operation as it was done. Tensors are named as they were called right after it."""
-
-    operation: str
-    options: Mapping[str, Any]
-    index_map: Mapping[str, tuple[int, ...]]
-    """Per stack: where block i of the input stands in the output."""
-    copied_from: Mapping[str, Mapping[int, int]]
-    """Per stack: new block of the output -> the block of the input that it copies."""
-    new: tuple[str, ...]
-    """Tensors that the input does not have."""
-    zeroed: tuple[str, ...]
-    """Those of them that were written as zeros, so that the function is unchanged."""
-    zeroed_rows: Mapping[str, Rows] = field(default_factory=dict)
-    """New tensors of which only some rows were written as zeros."""
-    changed: tuple[str, ...] = ()
-    """Tensors of the input whose values or shape changed."""
-    rebuilt: Mapping[str, tuple[Piece, ...]] = field(default_factory=dict)
-    """Tensors of the input, by the input's names, that stand in the output in another form: how to make them again."""
-    config_before: Mapping[str, Any] = field(default_factory=dict)
-    """Config keys that were edited -> the input's values; a key that the input did not have is in `config_added`."""
-    config_added: tuple[str, ...] = ()
-    blocks: tuple[str, ...] = ()
-    """Modules that train as a whole with what is new, where those are not the numbered blocks that hold it."""
-    pipeline_before: Mapping[str, Any] = field(default_factory=dict)
-    """Keys of model_index.json that were edited -> the input's values; None for a key that it did not have."""
-    input_fingerprint: str
-    made_with: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +49,7 @@ class Record:
     @property
     def new(self) -> tuple[str, ...]:
         """Tensors that the base does not have, as they are called now."""
-        return self._now("new")
+        return listed(self.steps, "new")
 
     @property
     def zeroed(self) -> tuple[str, ...]:
@@ -100,7 +65,7 @@ class Record:
     def changed(self) -> tuple[str, ...]:
         """Tensors of the base whose values or shape a step changed, as they are called now."""
         new = set(self.new)
-        return tuple(name for name in self._now("changed") if name not in new)
+        return tuple(name for name in listed(self.steps, "changed") if name not in new)
 
     @property
     def zeroed_rows(self) -> dict[str, Rows]:
@@ -118,10 +83,7 @@ class Record:
     def blocks(self) -> tuple[str, ...]:
         """The modules that new or changed tensors stand in, as they are called now: what trains as "grown-blocks"."""
         declared = {
-            now
-            for number, step in enumerate(self.steps, 1)
-            for module in step.blocks
-            for now in [rename(module, self.steps[number:])]
+            rename(module, self.steps[number:]) for number, step in enumerate(self.steps, 1) for module in step.blocks
         }
         others = (name for name in (*self.new, *self.changed) if not _is_within(name, declared))
         found = {match[0] for name in others if (match := _BLOCK.match(name))}
@@ -129,17 +91,7 @@ class Record:
 
     def changed_since(self, done: int) -> frozenset[str]:
         """Everything that the steps from number `done` on changed, the base's and what was new, by its names now."""
-        return frozenset(self._now("changed", done))
-
-    def _now(self, kind: str, done: int = 0) -> tuple[str, ...]:
-        """What the steps from number `done` on list as `kind`, by its names now."""
-        found = (
-            now
-            for number, step in enumerate(self.steps[done:], done + 1)
-            for name in getattr(step, kind)
-            for now in names_after(name, self.steps[number:])
-        )
-        return tuple(dict.fromkeys(found))
+        return frozenset(listed(self.steps, "changed", since=done))
 
     @classmethod
     def read(cls, path: Path) -> Record:
@@ -156,7 +108,7 @@ class Record:
         try:
             return cls(
                 base=_base(as_table(data["base"])),
-                steps=tuple(_step(as_table(step)) for step in as_list(data["steps"])),
+                steps=tuple(Step.parse(as_table(step)) for step in as_list(data["steps"])),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(
@@ -172,7 +124,7 @@ class Record:
                 "name": self.base.name,
                 "fingerprint": self.base.fingerprint,
             },
-            "steps": [_step_json(step) for step in self.steps],
+            "steps": [step.to_json() for step in self.steps],
             "new": list(self.new),
             "zeroed": list(self.zeroed),
             "changed": list(self.changed),
@@ -211,73 +163,9 @@ def extend(
     return Record(base=base, steps=(*(earlier.steps if earlier else ()), step))
 
 
-def fingerprint_of(checkpoint: Checkpoint) -> str:
-    """See `fingerprint`. It is of the weights: sharding and metadata do not count."""
-    return fingerprint_of_stored(checkpoint.tensors)
-
-
 def _is_within(name: str, modules: set[str]) -> bool:
     return any(name.startswith(f"{module}.") for module in modules)
 
 
-def _step_json(step: Step) -> dict[str, Any]:
-    return {
-        "operation": step.operation,
-        "options": dict(step.options),
-        "index_map": {stack: list(places) for stack, places in step.index_map.items()},
-        "copied_from": {
-            stack: {str(new): old for new, old in copies.items()} for stack, copies in step.copied_from.items()
-        },
-        "new": list(step.new),
-        "zeroed": list(step.zeroed),
-        "zeroed_rows": {name: [list(rows) for rows in ranges] for name, ranges in step.zeroed_rows.items()},
-        "changed": list(step.changed),
-        "rebuilt": {
-            name: [[part.source, part.start, part.stop] for part in parts] for name, parts in step.rebuilt.items()
-        },
-        "config_before": dict(step.config_before),
-        "config_added": list(step.config_added),
-        **({"blocks": list(step.blocks)} if step.blocks else {}),
-        **({"pipeline_before": dict(step.pipeline_before)} if step.pipeline_before else {}),
-        "input_fingerprint": step.input_fingerprint,
-        "made_with": step.made_with,
-    }
-
-
 def _base(data: Mapping[str, Any]) -> Base:
     return Base(**{"class_name" if key == "class" else key: as_text(value) for key, value in data.items()})
-
-
-def _step(data: Mapping[str, Any]) -> Step:
-    return Step(
-        operation=as_text(data["operation"]),
-        options=as_table(data["options"]),
-        index_map={
-            stack: tuple(map(as_number, as_list(places))) for stack, places in as_table(data["index_map"]).items()
-        },
-        copied_from={
-            stack: {as_digits(new): as_number(old) for new, old in as_table(copies).items()}
-            for stack, copies in as_table(data["copied_from"]).items()
-        },
-        new=as_texts(data["new"]),
-        zeroed=as_texts(data["zeroed"]),
-        zeroed_rows={name: tuple(map(_range, as_list(rows))) for name, rows in as_table(data["zeroed_rows"]).items()},
-        changed=as_texts(data["changed"]),
-        rebuilt={name: tuple(map(_piece, as_list(parts))) for name, parts in as_table(data["rebuilt"]).items()},
-        config_before=as_table(data["config_before"]),
-        config_added=as_texts(data["config_added"]),
-        blocks=as_texts(data.get("blocks", [])),
-        pipeline_before=check_edits(as_table(data.get("pipeline_before", {})), "pipeline_before"),
-        input_fingerprint=as_text(data["input_fingerprint"]),
-        made_with=as_text(data["made_with"]),
-    )
-
-
-def _piece(value: Any) -> Piece:
-    source, start, stop = as_list(value)
-    return Piece(source=as_text(source), start=as_number(start), stop=as_number(stop))
-
-
-def _range(value: Any) -> tuple[int, int]:
-    start, stop = as_list(value)
-    return as_number(start), as_number(stop)

@@ -12,14 +12,15 @@ from .fingerprint import fingerprint_of_planned
 from .job import Job
 from .plan import Plan
 from .record import Record
-from .undo import new_until, take_back
+from .trace import listed
+from .undo import take_back
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from .checkpoint import Checkpoint
-    from .record import Step
     from .source import Source
+    from .step import Step
 
 
 def plan_shrink(checkpoint: Checkpoint) -> Plan:
@@ -71,7 +72,7 @@ def last_steps(record: Record) -> tuple[Step, ...]:
 def _only_trains(record: Record, number: int) -> bool:
     step = record.steps[number]
     kept = not step.index_map and not step.rebuilt and step.operation != OPERATION
-    return kept and set(step.changed) <= new_until(record.steps, number)
+    return kept and set(step.changed) <= set(listed(record.steps[: number + 1], "new"))
 
 
 def _config_before(steps: Sequence[Step]) -> tuple[dict[str, Any], tuple[str, ...]]:

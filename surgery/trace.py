@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from .content import Piece, cut
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from .record import Step
+    from .step import Step
 
 NUMBER = re.compile(r"(0|[1-9][0-9]{0,8})\.", re.ASCII)
 """A block's number in a tensor's name, and the dot after it."""
@@ -40,6 +40,17 @@ def names_after(name: str, steps: Sequence[Step]) -> tuple[str, ...]:
     for step in steps:
         names = tuple(dict.fromkeys(after for before in names for after in _names_once(before, step)))
     return names
+
+
+def listed(steps: Sequence[Step], kind: Literal["new", "changed"], *, since: int = 0) -> tuple[str, ...]:
+    """The tensors that the steps from number `since` on made new, or changed, as they are called after the last one."""
+    found = (
+        now
+        for number, step in enumerate(steps[since:], since + 1)
+        for name in getattr(step, kind)
+        for now in names_after(name, steps[number:])
+    )
+    return tuple(dict.fromkeys(found))
 
 
 def _names_once(name: str, step: Step) -> tuple[str, ...]:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from .content import Copy, Piece, Pieces, Stored, cut
 from .errors import CheckpointError, PlanError
 from .plan import PlannedTensor
-from .trace import NUMBER, names_after
+from .trace import NUMBER, listed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from .checkpoint import Checkpoint
     from .content import Content
-    from .record import Step
+    from .step import Step
 
 TABLE_ROWS = "table_rows"
 """Option of a step that made stored tables (1, rows, width) longer behind the rows that they had: this many."""
@@ -38,28 +38,18 @@ def take_back(checkpoint: Checkpoint, steps: Sequence[Step]) -> tuple[PlannedTen
     }
     for number in reversed(range(len(steps))):
         step = steps[number]
-        going = new_until(steps, number)
+        going = frozenset(listed(steps[: number + 1], "new"))
         if TABLE_ROWS in step.options:
             tensors = _shorten(tensors, step, checkpoint)
         tensors = _take_back_one(tensors, step, going, f"{checkpoint.path}: {step.operation}")
     return tuple(tensors.values())
 
 
-def new_until(steps: Sequence[Step], number: int) -> set[str]:
-    """What steps 0 to `number` - 1 made new, as it is called after step `number`."""
-    return {
-        now
-        for earlier, step in enumerate(steps[:number], 1)
-        for name in step.new
-        for now in names_after(name, steps[earlier : number + 1])
-    }
-
-
-def _take_back_one(tensors: _Tensors, step: Step, going: set[str], where: str) -> _Tensors:
+def _take_back_one(tensors: _Tensors, step: Step, going: frozenset[str], where: str) -> _Tensors:
     parts = {part.source: name for name, pieces in step.rebuilt.items() for part in reversed(pieces) if part.source}
     new = set(step.new)
     for name in step.changed:
-        if name not in new and name not in parts and name not in going and TABLE_ROWS not in step.options:
+        if name not in parts and name not in going and TABLE_ROWS not in step.options:
             raise PlanError(
                 f"{where} changed {name!r} and kept no way to make the old one again, so this step can't be taken "
                 "back. Start from the base"

@@ -13,11 +13,11 @@ from .checkpoint import open_checkpoint
 from .content import Copy
 from .disk import make_folder, write_text
 from .errors import CheckpointError, SourceError
+from .fingerprint import fingerprint_of
 from .index import LIBRARY, edit_index, follow_slots
 from .layout import OutputFile
 from .pack import other_files, other_of
 from .plan import PlannedTensor
-from .record import fingerprint_of
 from .slot import slot_of
 from .source import PIPELINE_NAME
 from .staging import staged

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from modelgrow.surgery.record import fingerprint_of
+from modelgrow.surgery.fingerprint import fingerprint_of
 
 if TYPE_CHECKING:
     from modelgrow.surgery import Source

@@ -29,10 +29,10 @@ from modelgrow.surgery import (
     plan_expand,
     prepare,
 )
+from modelgrow.surgery.fingerprint import fingerprint_of
 from modelgrow.surgery.header import read_header
 from modelgrow.surgery.move import Mover
 from modelgrow.surgery.readback import read_chunks
-from modelgrow.surgery.record import fingerprint_of
 
 Maker = Callable[..., Path]
 

@@ -14,7 +14,8 @@ from modelgrow.surgery import Anatomy, CheckpointError, OutputError, Record, ana
 from modelgrow.surgery.header import read_header, write_header
 from modelgrow.surgery.lora import Grown, prepare_remap, remap_for, remap_keys, remap_value, write_remapped
 from modelgrow.surgery.readback import read_chunks
-from modelgrow.surgery.record import Base, Step
+from modelgrow.surgery.record import Base
+from modelgrow.surgery.step import Step
 
 
 def step(index_map: Mapping[str, tuple[int, ...]]) -> Step:

@@ -22,9 +22,10 @@ from modelgrow.surgery import (
     open_source,
 )
 from modelgrow.surgery.content import Piece
+from modelgrow.surgery.fingerprint import fingerprint_of
 from modelgrow.surgery.header import read_header, write_header
 from modelgrow.surgery.readback import read_chunks
-from modelgrow.surgery.record import RECORD_NAME, Record, fingerprint_of
+from modelgrow.surgery.record import RECORD_NAME, Record
 from modelgrow.surgery.shrink import prepare_shrink
 from modelgrow.surgery.undo import take_back
 

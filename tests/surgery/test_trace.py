@@ -22,7 +22,8 @@ from modelgrow.surgery import (
 from modelgrow.surgery.compare import broken_promises
 from modelgrow.surgery.content import Piece
 from modelgrow.surgery.header import write_header
-from modelgrow.surgery.record import Base, Record, Rows, Step
+from modelgrow.surgery.record import Base, Record
+from modelgrow.surgery.step import Rows, Step
 from modelgrow.surgery.trace import names_after, pieces_after, rename
 from modelgrow.surgery.undo import rename_back
 
