@@ -3,6 +3,8 @@
 PYTHON = python3
 VENV = .venv
 ARGS =
+# Processes that test; a file's tests stay in one, for what they share.    One after the other: make test JOBS=0
+JOBS = auto
 
 help:
 	@echo "make demo    grow the tiny model that comes along, prove it the same, generate with both"
@@ -16,7 +18,7 @@ demo: environment
 
 # -P: pytest must not put the clone itself on sys.path, where `surgery` would be a second copy of modelgrow.surgery.
 test: environment
-	"$(VENV)/bin/python" -P -m pytest $(ARGS)
+	"$(VENV)/bin/python" -P -m pytest -n $(JOBS) --maxprocesses=8 --dist=loadfile $(ARGS)
 
 # Type checkers do not run import hooks, so they find the editable install through a link.
 check: environment-dev
