@@ -1,4 +1,4 @@
-"""Allegro's pipeline in miniature. Its VAE's tiles are of 24 frames of 128 x 128, 16 frames, 8 rows and 48 columns apart."""
+"""Allegro's pipeline in miniature. Its VAE has tiles of 24 frames of 128 x 128, 16 frames, 8 rows, 48 columns apart."""
 
 from __future__ import annotations
 

@@ -25,6 +25,8 @@ from models import build
 from tiny_allegro import OPTIONS as ALLEGRO
 from tiny_allegro import allegro
 from tiny_images import noisy
+from tiny_ltx2 import OPTIONS as LTX2
+from tiny_ltx2 import ltx2
 from tiny_pipelines import VAE as WAN_VAE
 from tiny_pipelines import tokenizer
 from transformers import (
@@ -215,6 +217,7 @@ BUILDERS: dict[str, Callable[[], Any]] = {
     "flux": flux,
     "hunyuan-video": hunyuan_video,
     "latte": latte,
+    "ltx2": ltx2,
     "mochi": mochi,
     "pixart": pixart,
     "sana-video": sana_video,
@@ -226,6 +229,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "flux": {"height": 16, "width": 16},
     "hunyuan-video": {"num_frames": 9, "height": 32, "width": 32},
     "latte": {"video_length": 4, "height": 16, "width": 16, "guidance_scale": 1.0},
+    "ltx2": LTX2,
     "mochi": {"num_frames": 7, "height": 32, "width": 32, "guidance_scale": 1.0},
     "pixart": {"height": 16, "width": 16, "guidance_scale": 1.0, "use_resolution_binning": False},
     "sd3": {"height": 16, "width": 16, "guidance_scale": 1.0},

@@ -9,7 +9,7 @@ import torch
 from modelgrow.surgery import TrainError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from modelgrow.surgery import Record
 
@@ -47,6 +47,23 @@ def names_to_train(model: torch.nn.Module, record: Record | None, train: str) ->
     if not chosen:
         raise TrainError("growth.json names nothing new, so there is nothing to train")
     return chosen
+
+
+def reached(names: Iterable[str], idle: Callable[[str], bool] | None) -> tuple[str, ...]:
+    """Those of the names that a family's clips can train, see `idle` in `families.family`. Without gradients a
+    parameter would never move, and several processes would wait for it.
+
+    Raises:
+        TrainError: There are none.
+    """
+    names = tuple(names)
+    found = names if idle is None else tuple(name for name in names if not idle(name))
+    if not found:
+        raise TrainError(
+            f"{names[0]} and all else that would train ({len(names)} tensors) has no part in what this model makes of "
+            "clips as they are read here, so they can't train it; choose another --train"
+        )
+    return found
 
 
 def freeze_all_but(model: torch.nn.Module, names: Iterable[str]) -> list[tuple[str, torch.nn.Parameter]]:

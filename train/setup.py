@@ -20,7 +20,7 @@ from .encoder import PipelineEncoder, fingerprint
 from .families import family_of
 from .inputs import make_cache
 from .objectives import objective_of
-from .select import add_lora, freeze_all_but, names_to_train
+from .select import add_lora, freeze_all_but, names_to_train, reached
 from .slot import rest, with_slot
 from .validate import hold_out
 
@@ -111,7 +111,7 @@ def set_up(settings: Settings, tell: Tell, wrap: Callable[[Family], Family] = la
     model = getattr(pipeline, component.name)
     cache, data = make_cache(settings, accelerator, encoder, model, tell)
     rest(pipeline)
-    trained = choose_trained(model, component, settings)
+    trained = choose_trained(model, component, settings, family)
     prepare_model(model, settings)
     cache, held_out = hold_out(cache, settings.held_out)
     return Run(
@@ -181,12 +181,16 @@ def choose_component(source: Source, settings: Settings) -> Component:
     raise TrainError(f"{source.name}: nothing in it has grown (no growth.json); grow it first with grow expand")
 
 
-def choose_trained(model: Any, component: Component, settings: Settings) -> list[tuple[str, torch.nn.Parameter]]:
-    """Freeze what does not train; give back what does, by name."""
+def choose_trained(
+    model: Any, component: Component, settings: Settings, family: Family
+) -> list[tuple[str, torch.nn.Parameter]]:
+    """Freeze what does not train; give back what does, by name. Raises `TrainError` if nothing does."""
     if settings.train == "lora":
-        return add_lora(model, settings.lora_rank, settings.seed)
-    record = component.checkpoint.record if component.checkpoint else None
-    return freeze_all_but(model, names_to_train(model, record, settings.train))
+        names = [name for name, _ in add_lora(model, settings.lora_rank, settings.seed)]
+    else:
+        record = component.checkpoint.record if component.checkpoint else None
+        names = list(names_to_train(model, record, settings.train))
+    return freeze_all_but(model, reached(names, getattr(family, "idle", None)))
 
 
 def prepare_model(model: Any, settings: Settings) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import tiny_ltx2
 import torch
-from diffusers import FluxPipeline
+from diffusers import FluxPipeline, LTX2Pipeline
 from tiny_trained import BUILDERS, OPTIONS, tiny
 
 from modelgrow.surgery import TrainError
@@ -41,6 +42,8 @@ def recorded_call(name: str, pipeline: Any, model: Any) -> tuple[torch.Tensor, t
     generator = torch.Generator().manual_seed(0)
     pipeline(PROMPTS, num_inference_steps=2, generator=generator, output_type="latent", **OPTIONS[name])
     handle.remove()
+    if name == "ltx2":
+        return tiny_ltx2.isolated(pipeline, calls)
     args, kwargs, output = calls[0]
     noisy = args[0] if args else kwargs["hidden_states"]
     timesteps = args[1] if len(args) > 1 else kwargs["timestep"]
@@ -115,6 +118,8 @@ def handed_over(pipeline: Any, latents: torch.Tensor, options: dict[str, Any]) -
         latents = latents[:, :, 0]
     if type(pipeline).__name__ == "FluxPipeline":
         latents = FluxPipeline._pack_latents(latents, *latents.shape)
+    if type(pipeline).__name__ == "LTX2Pipeline":
+        latents = LTX2Pipeline._pack_latents(latents)
     try:
         pipeline(PROMPTS, num_inference_steps=2, latents=latents.clone(), output_type="pt", **options)
     finally:
@@ -136,6 +141,7 @@ def test_compression_is_the_vaes_with_the_models_patches(case: tuple[str, Any, A
         "flux": (1, 2),  # and twice that, see PACKED
         "hunyuan-video": (4, 16),
         "latte": (1, 4),
+        "ltx2": (2, 4),
         "mochi": (6, 16),
         "pixart": (1, 4),
         "sd3": (1, 4),

@@ -1,0 +1,110 @@
+"""LTX-2 and LTX-2.3, text to video; what LTX2Pipeline does before and around its transformer.
+
+The model denoises video and sound together; clips here have no sound. They train as Lightricks' own trainer trains
+on video alone (ltx-trainer, a strategy without `audio`): the two streams are kept apart, which diffusers calls
+`isolate_modalities` and the pipeline's guidance asks of the model at every step too. The video's answer then does not
+depend on what stands in the sound's stream, here one token of zeros, and nothing of the sound's half trains, see
+`idle`. Its weights stay as they are, and the pipeline makes video and sound together as before.
+
+Shape letters: B samples, C channels, F latent frames, h, w height and width of the latents.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+from diffusers import LTX2Pipeline
+
+from ..objectives import RectifiedFlow, objective_of
+from ..objectives.shifted_flow import ShiftedFlow
+
+if TYPE_CHECKING:
+    from ..objectives.objective import Objective
+    from ..settings import Settings
+    from .family import Text
+
+FRAME_RATE = 24.0
+"""Of clips that do not say; what the pipeline assumes too."""
+RATES = "kept_frame_rates"
+"""(B,) int64, in thousandths of a frame per second: whole numbers stay exact where states become bfloat16."""
+UNHEARD = ("audio_", "video_to_audio_", "video_a2v_", "av_cross_attn_")
+"""How parts of names begin that only sound, or its exchange with the video, goes through."""
+KEYFRAMES = "keyframes_abs_pos_embedding"
+"""For single frames beside the clip, which the pipeline of text to video does not have."""
+
+
+def objective(pipeline: Any, settings: Settings) -> Objective:
+    """The noise levels of Lightricks' trainer; `shift` is in the place of what follows from the number of tokens."""
+    scheduler, shift = pipeline.scheduler, settings.shift
+    found = objective_of(scheduler, sampling=settings.timestep_sampling, shift=shift)
+    if settings.timestep_sampling == "uniform" or not isinstance(found, RectifiedFlow):
+        return found
+    patch = pipeline.transformer_spatial_patch_size**2 * pipeline.transformer_temporal_patch_size
+    return ShiftedFlow.of(scheduler, patch=patch, fixed=None if shift is None else math.log(shift))
+
+
+def idle(name: str) -> bool:
+    """Whether a parameter has no part in the video's answer, by its name."""
+    return name == KEYFRAMES or any(part.startswith(UNHEARD) for part in name.split("."))
+
+
+def encode_text(pipeline: Any, captions: list[str]) -> dict[str, torch.Tensor]:
+    """What the connectors, a component of their own, make of the language model's layers for the video."""
+    layers, mask, _, _ = pipeline.encode_prompt(captions, do_classifier_free_guidance=False)
+    states, _, mask = pipeline.connectors(layers, mask, padding_side=pipeline.tokenizer.padding_side)
+    return {"states": states, "mask": mask}
+
+
+def encode_video(pipeline: Any, pixels: torch.Tensor) -> torch.Tensor:
+    vae = pipeline.vae
+    latents = vae.encode(pixels.to(vae.dtype)).latent_dist.mode().float()
+    normalised: torch.Tensor = LTX2Pipeline._normalize_latents(
+        latents, vae.latents_mean, vae.latents_std, vae.config.scaling_factor
+    )
+    return normalised
+
+
+def encode_conditions(pipeline: Any, pixels: torch.Tensor, frame_rates: list[float | None]) -> dict[str, torch.Tensor]:
+    """The clips' own frame rates: the model's positions are in seconds."""
+    rates = [round((rate or FRAME_RATE) * 1000) for rate in frame_rates]
+    return {RATES: torch.tensor(rates, device=pixels.device)}
+
+
+def predict(pipeline: Any, model: Any, noisy: torch.Tensor, timesteps: torch.Tensor, text: Text) -> torch.Tensor:
+    batch, _, frames, height, width = noisy.shape
+    patch, patch_t = pipeline.transformer_spatial_patch_size, pipeline.transformer_temporal_patch_size
+    config = pipeline.transformer.config
+    audio_width = config.caption_channels if config.use_prompt_embeddings else config.audio_cross_attention_dim
+    output = model(
+        hidden_states=LTX2Pipeline._pack_latents(noisy, patch, patch_t),
+        audio_hidden_states=noisy.new_zeros(batch, 1, config.audio_in_channels),
+        encoder_hidden_states=text["states"],
+        audio_encoder_hidden_states=text["states"].new_zeros(batch, 1, audio_width),
+        timestep=timesteps,
+        sigma=timesteps,
+        encoder_attention_mask=text["mask"],
+        num_frames=frames,
+        height=height,
+        width=width,
+        audio_num_frames=1,
+        video_coords=_coordinates(pipeline, noisy, text.get(RATES)),
+        isolate_modalities=True,
+        use_cross_timestep=True,
+        return_dict=False,
+    )[0]
+    unpacked: torch.Tensor = LTX2Pipeline._unpack_latents(output, frames, height, width, patch, patch_t)
+    return unpacked
+
+
+def _coordinates(pipeline: Any, noisy: torch.Tensor, rates: torch.Tensor | None) -> torch.Tensor:
+    """Where each token begins and ends in seconds and pixels, (B, 3, tokens, 2), by the clips' frame rates."""
+    batch, _, frames, height, width = noisy.shape
+    rope = pipeline.transformer.rope
+    if rates is None:
+        found: torch.Tensor = rope.prepare_video_coords(batch, frames, height, width, noisy.device, fps=FRAME_RATE)
+        return found
+    found = rope.prepare_video_coords(batch, frames, height, width, noisy.device, fps=1.0)
+    seconds = found[:, :1] / (rates.float() / 1000).view(-1, 1, 1, 1)
+    return torch.cat([seconds, found[:, 1:]], dim=1)
