@@ -203,6 +203,17 @@ def grow(folder: Path, output: Path) -> None:
 
 def check(files: Files) -> str:
     """Grow the files' checkpoint. "" if that went well, and the refusal otherwise."""
+    refusal, peak = measured(files)
+    room = sum(map(len, files.values())) + ROOM
+    if peak >= room:
+        # The interpreter's table of names doubles once in a long run, by 2 MB; what a file does, it does again.
+        refusal, peak = measured(files)
+    assert peak < room
+    return refusal
+
+
+def measured(files: Files) -> tuple[str, int]:
+    """What `check` gives, and the bytes that were in use at most."""
     with tempfile.TemporaryDirectory(prefix="modelgrow-fuzz-") as place:
         folder = lay_out(Path(place) / "base", files)
         tracemalloc.start()
@@ -217,9 +228,8 @@ def check(files: Files) -> str:
         finally:
             peak = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
-        assert peak < sum(map(len, files.values())) + ROOM
         assert {path.name: path.read_bytes() for path in folder.iterdir()} == files
-        return refusal
+        return refusal, peak
 
 
 def test_what_is_damaged_below_is_good() -> None:
