@@ -24,6 +24,8 @@ from diffusers import (
 from models import build
 from tiny_allegro import OPTIONS as ALLEGRO
 from tiny_allegro import allegro
+from tiny_easyanimate import OPTIONS as EASYANIMATE
+from tiny_easyanimate import easyanimate
 from tiny_images import noisy
 from tiny_ltx2 import OPTIONS as LTX2
 from tiny_ltx2 import ltx2
@@ -214,6 +216,7 @@ def pixart() -> Any:
 BUILDERS: dict[str, Callable[[], Any]] = {
     "allegro": allegro,
     "animatediff": animatediff,
+    "easyanimate": easyanimate,
     "flux": flux,
     "hunyuan-video": hunyuan_video,
     "latte": latte,
@@ -226,6 +229,7 @@ BUILDERS: dict[str, Callable[[], Any]] = {
 OPTIONS: dict[str, dict[str, Any]] = {
     "allegro": ALLEGRO,
     "animatediff": {"num_frames": 4, "height": 16, "width": 16, "guidance_scale": 1.0},
+    "easyanimate": EASYANIMATE,
     "flux": {"height": 16, "width": 16},
     "hunyuan-video": {"num_frames": 9, "height": 32, "width": 32},
     "latte": {"video_length": 4, "height": 16, "width": 16, "guidance_scale": 1.0},

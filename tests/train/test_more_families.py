@@ -138,6 +138,7 @@ def test_compression_is_the_vaes_with_the_models_patches(case: tuple[str, Any, A
     expected = {
         "allegro": (4, 16),
         "animatediff": (1, 2),
+        "easyanimate": (4, 16),
         "flux": (1, 2),  # and twice that, see PACKED
         "hunyuan-video": (4, 16),
         "latte": (1, 4),
@@ -158,7 +159,8 @@ def test_objective_follows_the_scheduler(case: tuple[str, Any, Any]) -> None:
         assert objective.prediction == "epsilon"
     else:
         assert isinstance(objective, RectifiedFlow)
-        assert objective.shift == {"hunyuan-video": 7.0, "sana-video": 8.0, "sd3": 3.0}.get(name, 1.0)
+        shifts = {"easyanimate": 5.0, "hunyuan-video": 7.0, "sana-video": 8.0, "sd3": 3.0}
+        assert objective.shift == shifts.get(name, 1.0)
         assert objective.inverted == (name == "mochi")
 
 

@@ -1,0 +1,117 @@
+"""EasyAnimate's inpainting and control models are called as their pipelines call them, and train. Text to video is in
+`test_more_families`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import EasyAnimateControlPipeline
+from tiny_easyanimate import OPTIONS, control, inpaint
+from tiny_runs import bytes_of, settings
+
+from modelgrow.surgery import ExpandOptions, execute, open_checkpoint, open_source, plan_expand, prepare
+from modelgrow.train.families import easyanimate
+from modelgrow.train.run import train
+
+PROMPTS = ["a red circle moves right", "a blue square"]
+PIXELS = torch.rand(2, 3, 5, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+HIDDEN = torch.full((2, 1, 5, 32, 32), 255.0)
+HIDDEN[:, :, 0] = 0
+
+
+@pytest.fixture(scope="module", params=["mask made smaller", "mask encoded"])
+def inpainter(request: pytest.FixtureRequest) -> Any:
+    direct = request.param == "mask made smaller"
+    pipeline = inpaint(resize_inpaint_mask_directly=direct, add_noise_in_inpaint_model=False)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def recorded(pipeline: Any, **given: Any) -> tuple[tuple[torch.Tensor, ...], dict[str, Any], torch.Tensor]:
+    """Of the model's first call in a run of the pipeline."""
+    calls: list[Any] = []
+    handle = pipeline.transformer.register_forward_hook(
+        lambda _module, args, kwargs, output: calls.append((args, kwargs, output[0])), with_kwargs=True
+    )
+    generator = torch.Generator().manual_seed(0)
+    pipeline(PROMPTS, num_inference_steps=2, generator=generator, output_type="latent", **OPTIONS, **given)
+    handle.remove()
+    first: tuple[tuple[torch.Tensor, ...], dict[str, Any], torch.Tensor] = calls[0]
+    return first
+
+
+def test_inpainting_reads_the_first_frame_as_its_pipeline_gives_it(inpainter: Any) -> None:
+    (noisy, timesteps), kwargs, expected = recorded(inpainter, video=(PIXELS + 1) / 2, mask_video=HIDDEN)
+    with torch.no_grad():
+        text = easyanimate.encode_text(inpainter, PROMPTS)
+        conditions = easyanimate.encode_conditions(inpainter, PIXELS, [None, None])
+        found = easyanimate.predict(inpainter, inpainter.transformer, noisy, timesteps, {**text, **conditions})
+        later = PIXELS.clone()
+        later[:, :, 1:] = 0
+        same = easyanimate.encode_conditions(inpainter, later, [None, None])
+        others = easyanimate.encode_conditions(inpainter, -PIXELS, [None, None])
+        other = easyanimate.predict(inpainter, inpainter.transformer, noisy, timesteps, {**text, **others})
+    torch.testing.assert_close(conditions[easyanimate.INPAINT], kwargs["inpaint_latents"], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert torch.equal(same[easyanimate.INPAINT], conditions[easyanimate.INPAINT]), (
+        "nothing but the first frame is read"
+    )
+    assert (other - found).abs().max() > 1e-3, "another first frame must differ"
+
+
+def test_a_given_picture_has_the_noise_that_follows_from_it() -> None:
+    pipeline = inpaint()
+    with torch.no_grad():
+        noised, again = (easyanimate.encode_conditions(pipeline, PIXELS, [None, None]) for _ in range(2))
+        alone = easyanimate.encode_conditions(pipeline, PIXELS[1:], [None])
+        pipeline.transformer.register_to_config(add_noise_in_inpaint_model=False)
+        clean = easyanimate.encode_conditions(pipeline, PIXELS, [None, None])
+    name = easyanimate.INPAINT
+    assert torch.equal(noised[name], again[name])
+    torch.testing.assert_close(alone[name], noised[name][1:], rtol=1e-4, atol=1e-5)
+    assert not torch.equal(noised[name], clean[name])
+    pictures = PIXELS[:, :, :1].repeat(200, 1, 1, 1, 1) * torch.linspace(0.5, 1.0, 400)[:, None, None, None, None]
+    strengths = (easyanimate._noised(pictures) - pictures).flatten(1).std(dim=1).log()
+    assert strengths.mean().item() == pytest.approx(-3.0, abs=0.1)
+    assert strengths.std().item() == pytest.approx(0.5, abs=0.05)
+    nothing = torch.full((1, 3, 1, 32, 32), easyanimate.NOT_GIVEN)
+    assert torch.equal(easyanimate._noised(nothing), nothing)
+
+
+def test_control_is_called_as_without_a_control_clip(monkeypatch: pytest.MonkeyPatch) -> None:
+    encode = EasyAnimateControlPipeline.encode_prompt
+    # diffusers 0.42.1 hands it an argument that it does not have.
+    monkeypatch.setattr(
+        EasyAnimateControlPipeline,
+        "encode_prompt",
+        lambda self, *args, text_encoder_index=0, **kwargs: encode(self, *args, **kwargs),
+    )
+    pipeline = control()
+    pipeline.set_progress_bar_config(disable=True)
+    (noisy, timesteps), kwargs, expected = recorded(pipeline)
+    with torch.no_grad():
+        text = easyanimate.encode_text(pipeline, PROMPTS)
+        found = easyanimate.predict(pipeline, pipeline.transformer, noisy, timesteps, text)
+    assert kwargs["control_latents"].shape[1] == 8
+    assert not easyanimate.encode_conditions(pipeline, PIXELS, [None, None])
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_grown_inpainting_model_trains_what_is_new(tmp_path: Path) -> None:
+    inpaint().save_pretrained(tmp_path / "base")
+    options = ExpandOptions(mode="insert", blocks=1)
+    job = prepare(
+        open_source(str(tmp_path / "base")), lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, options)
+    )
+    grown = execute(job, tmp_path / "grown")
+    result = train(settings(grown, tmp_path / "run", data="shapes:1:2", steps=2, batch_size=1, caption_dropout=0.5))
+    before, after = bytes_of(grown), bytes_of(result.model)
+    record = open_checkpoint(result.model / "transformer").record
+    assert record is not None
+    moved = {name for name in before if before[name] != after[name]}
+    assert moved
+    assert moved <= set(record.new)
+    assert result.growth is not None
