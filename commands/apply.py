@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import jobs
 from .bars import moving_bytes
-from .console import console, escape, size
+from .console import console, escape, say_unwritten, say_written
+from .jobs import finish
 from .options import AsJson, DryRun, Overwrite, Revision, Variant
 
 if TYPE_CHECKING:
-    from modelgrow.surgery import Job
+    from modelgrow.surgery.unpack import Application
 
 EPILOG = (
     "Examples:\n\n"
@@ -59,7 +59,7 @@ def apply(
     source = open_source(base, variant=variant, revision=revision)
     target = output or Path(f"{Path(source.name).name}-grown")
     if growth.is_file() and is_exvideo(growth):
-        _carry_out(prepare_weights(growth, source), target, dry_run=dry_run, overwrite=overwrite, as_json=as_json)
+        finish(prepare_weights(growth, source), target, dry_run=dry_run, overwrite=overwrite, as_json=as_json)
         return
     application = prepare_apply(read_packed(growth), source)
     if not dry_run:
@@ -68,6 +68,14 @@ def apply(
     if as_json:
         print(json.dumps({"output": str(target), **application.to_json()}, indent=2))
         return
+    _show(application)
+    if dry_run:
+        say_unwritten(application.num_bytes, target)
+    else:
+        say_written(target)
+
+
+def _show(application: Application) -> None:
     out = console()
     for name, component in application.components.items():
         added, total = len(component.tensors), len(component.expected)
@@ -78,18 +86,3 @@ def apply(
         )
     for note in application.notes:
         out.print(f"  {escape(note)}", style="yellow", highlight=False, soft_wrap=True)
-    if dry_run:
-        out.print(f"would write {size(application.num_bytes)} to {target}. [bold]Nothing was written.[/bold]")
-    else:
-        out.print(f"written: [bold]{escape(str(target))}[/bold]", highlight=False, soft_wrap=True)
-
-
-def _carry_out(job: Job, target: Path, *, dry_run: bool, overwrite: bool, as_json: bool) -> None:
-    if dry_run:
-        jobs.show_plan(job, target, as_json=as_json)
-        return
-    jobs.execute(job, target, overwrite=overwrite)
-    if as_json:
-        print(json.dumps({"output": str(target), **jobs.outline(job)}, indent=2))
-    else:
-        jobs.show_written(job, target)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Annotated, Literal
 
 import typer
 
-from .jobs import execute, show_done, show_plan
+from .jobs import finish, show_provable
 from .options import (
     AnatomyFiles,
     AsJson,
@@ -124,7 +125,7 @@ def attach_llm(
     revision: Revision = None,
 ) -> None:
     """Give blocks a second cross-attention, to a language model's states: same function until it is trained."""
-    from modelgrow.surgery import anatomies, default_output, open_source
+    from modelgrow.surgery import anatomies, open_source
     from modelgrow.surgery.attach_job import prepare_attach_llm
     from modelgrow.surgery.attach_llm import AttachOptions
     from modelgrow.surgery.language_model import open_language_model
@@ -146,9 +147,14 @@ def attach_llm(
     job = prepare_attach_llm(
         source, options, components=component or (), known=anatomies(tuple(anatomy or ())), include=include_llm
     )
-    target = output or default_output(job)
-    if dry_run:
-        show_plan(job, target, as_json=as_json)
-        return
-    execute(job, target, overwrite=overwrite, workers=workers, link=link, checksum=checksum)
-    show_done(job, target, ckpt, as_json=as_json)
+    finish(
+        job,
+        output,
+        dry_run=dry_run,
+        overwrite=overwrite,
+        as_json=as_json,
+        workers=workers,
+        link=link,
+        checksum=checksum,
+        show=partial(show_provable, base=ckpt),
+    )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from rich.console import Console
 
@@ -52,6 +53,18 @@ def size(number: int) -> str:
         if number >= size:
             return f"{number / size:.3g} {unit}"
     return f"{number} bytes"
+
+
+def say_unwritten(num_bytes: int, output: Path) -> None:
+    """The last line of a dry run."""
+    console().print(
+        f"would write {size(num_bytes)} to {escape(str(output))}. [bold]Nothing was written.[/bold]", highlight=False
+    )
+
+
+def say_written(output: Path) -> None:
+    """Where something new is."""
+    console().print(f"written: [bold]{escape(str(output))}[/bold]", highlight=False, soft_wrap=True)
 
 
 def slug(prompt: str) -> str:

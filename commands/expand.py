@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Literal
 
 import typer
 
-from .jobs import execute, show_done, show_plan
+from .jobs import finish, show_provable
 from .options import (
     AnatomyFiles,
     AsJson,
@@ -79,7 +80,7 @@ def expand(
     revision: Revision = None,
 ) -> None:
     """Duplicate transformer blocks: same function, more depth (ModelGrow)."""
-    from modelgrow.surgery import ExpandOptions, anatomies, default_output, open_source, plan_expand, prepare
+    from modelgrow.surgery import ExpandOptions, anatomies, open_source, plan_expand, prepare
 
     options = ExpandOptions(mode=mode, blocks=blocks, group=group, stack=stack, init=init, allow_inexact=allow_inexact)
     source = open_source(ckpt, config=config, variant=variant, revision=revision)
@@ -89,9 +90,14 @@ def expand(
         components=component or (),
         known=anatomies(tuple(anatomy or ())),
     )
-    target = output or default_output(job)
-    if dry_run:
-        show_plan(job, target, as_json=as_json)
-        return
-    execute(job, target, overwrite=overwrite, workers=workers, link=link, checksum=checksum)
-    show_done(job, target, ckpt, as_json=as_json)
+    finish(
+        job,
+        output,
+        dry_run=dry_run,
+        overwrite=overwrite,
+        as_json=as_json,
+        workers=workers,
+        link=link,
+        checksum=checksum,
+        show=partial(show_provable, base=ckpt),
+    )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from .jobs import execute, show_done, show_plan
+from .jobs import finish, show_provable
 from .options import (
     AnatomyFiles,
     AsJson,
@@ -82,7 +83,7 @@ def extend_frames(
     revision: Revision = None,
 ) -> None:
     """Longer clips: positions in time by RIFLEx, YaRN, NTK scaling or interpolation; ExVideo's blocks for SVD."""
-    from modelgrow.surgery import anatomies, default_output, open_source
+    from modelgrow.surgery import anatomies, open_source
     from modelgrow.surgery.clip_default import prepare_extend
     from modelgrow.surgery.extend_frames import ExtendOptions
     from modelgrow.surgery.exvideo import BASE_CLASS
@@ -93,12 +94,17 @@ def extend_frames(
     if any(stock_name(part.class_name) == BASE_CLASS for part in source.components):
         options = replace(options, sinusoids=_exact_sinusoids())
     job = prepare_extend(source, options, components=component or (), known=anatomies(tuple(anatomy or ())))
-    target = output or default_output(job)
-    if dry_run:
-        show_plan(job, target, as_json=as_json)
-        return
-    execute(job, target, overwrite=overwrite, workers=workers, link=link, checksum=checksum)
-    show_done(job, target, ckpt, as_json=as_json)
+    finish(
+        job,
+        output,
+        dry_run=dry_run,
+        overwrite=overwrite,
+        as_json=as_json,
+        workers=workers,
+        link=link,
+        checksum=checksum,
+        show=partial(show_provable, base=ckpt),
+    )
 
 
 def _exact_sinusoids() -> Sinusoids:

@@ -1,45 +1,73 @@
-"""How a job is shown: its plan, its progress, its end."""
+"""How a job ends: its plan shown, or carried out and what it has made shown."""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
 
-from .console import console, count, escape, size
+from .bars import moving_bytes
+from .console import console, count, escape, say_unwritten, say_written
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from modelgrow.surgery import Job, Plan
 
 
-def execute(
+def show_written(job: Job, output: Path) -> None:
+    """What has grown, and where it is."""
+    for name, plan in job.plans.items():
+        _show_outline(name, plan)
+    console().print()
+    say_written(output)
+
+
+def show_provable(job: Job, output: Path, *, base: str) -> None:
+    """Likewise, and the command that proves it to be the same function as `base`."""
+    show_written(job, output)
+    console().print(f"prove it: grow verify {output} --base {base}", markup=False, highlight=False, soft_wrap=True)
+
+
+def finish(
     job: Job,
-    output: Path,
+    output: Path | None,
     *,
+    dry_run: bool,
     overwrite: bool,
+    as_json: bool,
     workers: int | None = None,
     link: bool = False,
     checksum: bool = False,
+    show: Callable[[Job, Path], None] = show_written,
 ) -> None:
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+    """The end of every command that writes a folder: the plan, or what it has made.
 
-    from modelgrow.surgery import execute
+    Args:
+        job: What the command would do.
+        output: The folder to write; named after what is done if None.
+        dry_run: Print the plan and write nothing.
+        overwrite: See `surgery.execute`, also for `workers`, `link` and `checksum`.
+        as_json: Print for a script.
+        show: Tells a person what was written.
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=console(stderr=True), transient=True) as progress:
-        task = progress.add_task("writing and comparing", total=job.work_bytes)
-        execute(
-            job,
-            output,
-            overwrite=overwrite,
-            progress=lambda count: progress.advance(task, count),
-            workers=workers,
-            link=link,
-            checksum=checksum,
-        )
+    Raises:
+        GrowError: See `surgery.execute`.
+    """
+    from modelgrow.surgery import default_output, execute
+
+    target = output or default_output(job)
+    if dry_run:
+        _show_plan(job, target, as_json=as_json)
+        return
+    with moving_bytes(job.work_bytes) as advance:
+        execute(job, target, overwrite=overwrite, progress=advance, workers=workers, link=link, checksum=checksum)
     if link:
-        _warn_of_links(output)
+        _warn_of_links(target)
+    if as_json:
+        print(json.dumps({"output": str(target), **_outline(job)}, indent=2))
+    else:
+        show(job, target)
 
 
 def _warn_of_links(output: Path) -> None:
@@ -53,7 +81,7 @@ def _warn_of_links(output: Path) -> None:
         )
 
 
-def outline(job: Job) -> dict[str, Any]:
+def _outline(job: Job) -> dict[str, Any]:
     """A plan's JSON without the list of its tensors."""
     data = job.to_json()
     for plan in data["plans"].values():
@@ -61,18 +89,15 @@ def outline(job: Job) -> dict[str, Any]:
     return data
 
 
-def show_plan(job: Job, output: Path, *, as_json: bool) -> None:
+def _show_plan(job: Job, output: Path, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"output": str(output), **job.to_json()}, indent=2))
         return
-    out = console()
     for name, plan in job.plans.items():
         _show_outline(name, plan)
         _show_tensors(plan)
-    out.print(
-        f"\nwould write {size(job.num_bytes)} to {escape(str(output))}. [bold]Nothing was written.[/bold]",
-        highlight=False,
-    )
+    console().print()
+    say_unwritten(job.num_bytes, output)
 
 
 def _show_tensors(plan: Plan) -> None:
@@ -118,17 +143,3 @@ def _show_outline(name: str, plan: Plan) -> None:
         )
     for note in plan.notes:
         out.print(f"  [yellow]{escape(note)}[/yellow]")
-
-
-def show_written(job: Job, output: Path) -> None:
-    for name, plan in job.plans.items():
-        _show_outline(name, plan)
-    console().print(f"\nwritten: [bold]{escape(str(output))}[/bold]", highlight=False, soft_wrap=True)
-
-
-def show_done(job: Job, output: Path, base: str, *, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps({"output": str(output), **outline(job)}, indent=2))
-        return
-    show_written(job, output)
-    console().print(f"prove it: grow verify {output} --base {base}", markup=False, highlight=False, soft_wrap=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from .bars import moving_bytes
-from .console import console, escape, size
+from .console import console, escape, say_unwritten, say_written, size
 from .options import AsJson, Components, DryRun, Overwrite, Revision
 
 if TYPE_CHECKING:
@@ -88,11 +88,10 @@ def pack(
         )
         return
     _show(packing)
-    out = console()
     if dry_run:
-        out.print(f"would write {size(packing.file.num_bytes)} to {target}. [bold]Nothing was written.[/bold]")
+        say_unwritten(packing.file.num_bytes, target)
     for path in files:
-        out.print(f"written: [bold]{escape(str(path))}[/bold]", highlight=False, soft_wrap=True)
+        say_written(path)
 
 
 def _export(export: Export, output: Path | None, dry_run: bool, overwrite: bool, as_json: bool) -> None:

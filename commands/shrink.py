@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import console, escape
-from .jobs import execute, outline, show_plan
+from .console import console, escape, say_written
+from .jobs import finish
 from .options import AsJson, Components, Config, DryRun, Output, Overwrite, Revision, Variant
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from modelgrow.surgery import Job
 
 EPILOG = (
     "Examples:\n\n"
@@ -33,21 +37,17 @@ def shrink(
     revision: Revision = None,
 ) -> None:
     """Take a model's last growth back: the tensors, the config and the record that it had before."""
-    from modelgrow.surgery import default_output, open_source
+    from modelgrow.surgery import open_source
     from modelgrow.surgery.shrink import prepare_shrink
 
     source = open_source(grown, config=config, variant=variant, revision=revision)
     job = prepare_shrink(source, components=component or ())
-    target = output or default_output(job)
-    if dry_run:
-        show_plan(job, target, as_json=as_json)
-        return
-    execute(job, target, overwrite=overwrite)
-    if as_json:
-        print(json.dumps({"output": str(target), **outline(job)}, indent=2))
-        return
+    finish(job, output, dry_run=dry_run, overwrite=overwrite, as_json=as_json, show=_show)
+
+
+def _show(job: Job, output: Path) -> None:
     out = console()
     for name, plan in job.plans.items():
         for note in plan.notes:
             out.print(f"{name + ': ' if name else ''}{escape(note)}", highlight=False, soft_wrap=True)
-    out.print(f"written: [bold]{escape(str(target))}[/bold]", highlight=False, soft_wrap=True)
+    say_written(output)
