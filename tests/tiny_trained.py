@@ -26,6 +26,8 @@ from tiny_allegro import OPTIONS as ALLEGRO
 from tiny_allegro import allegro
 from tiny_easyanimate import OPTIONS as EASYANIMATE
 from tiny_easyanimate import easyanimate
+from tiny_hunyuan_video15 import OPTIONS as HUNYUAN_VIDEO15
+from tiny_hunyuan_video15 import hunyuan_video15
 from tiny_images import noisy
 from tiny_ltx2 import OPTIONS as LTX2
 from tiny_ltx2 import ltx2
@@ -219,6 +221,7 @@ BUILDERS: dict[str, Callable[[], Any]] = {
     "easyanimate": easyanimate,
     "flux": flux,
     "hunyuan-video": hunyuan_video,
+    "hunyuan-video-1.5": hunyuan_video15,
     "latte": latte,
     "ltx2": ltx2,
     "mochi": mochi,
@@ -232,6 +235,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "easyanimate": EASYANIMATE,
     "flux": {"height": 16, "width": 16},
     "hunyuan-video": {"num_frames": 9, "height": 32, "width": 32},
+    "hunyuan-video-1.5": HUNYUAN_VIDEO15,
     "latte": {"video_length": 4, "height": 16, "width": 16, "guidance_scale": 1.0},
     "ltx2": LTX2,
     "mochi": {"num_frames": 7, "height": 32, "width": 32, "guidance_scale": 1.0},

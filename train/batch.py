@@ -99,9 +99,10 @@ def text_of(
     drop, long = torch.rand(2, generator=generator).tolist()
     dropped = drop < settings.caption_dropout
     apart = settings.dropout == "independently"
-    has_long = any(name.startswith("long.") for name in example)
-    kind = "long." if has_long and long < settings.long_captions else "text."
-    text = {name.removeprefix(kind): value for name, value in example.items() if name.startswith(kind)}
+    # What was read of the clip itself stands beside its caption alone, and goes with the long one too.
+    text = _named(example, "text.")
+    if long < settings.long_captions:
+        text |= _named(example, "long.")
     # What was read of the clip itself has no empty form of its own: it is zeros, as pipelines have it without guidance.
     empty = {name: torch.zeros_like(value) for name, value in text.items()} | empty
     empty |= {name: value for name, value in text.items() if name.startswith(KEPT)}
@@ -112,3 +113,7 @@ def text_of(
         if torch.rand(1, generator=generator).item() < settings.caption_dropout:
             text = without(text, empty, llm=True)
     return text
+
+
+def _named(example: dict[str, torch.Tensor], kind: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(kind): value for name, value in example.items() if name.startswith(kind)}

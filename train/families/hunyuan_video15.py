@@ -1,0 +1,88 @@
+"""HunyuanVideo 1.5, text or image to video; what its two pipelines do before and around their transformer.
+
+The model reads Qwen's states of the prompt, ByT5's of what stands in quotation marks in it, and an image: its latents
+in channels beside the clip's first latent frame, and SigLIP's states, which are zeros where there is no image.
+
+Shape letters: B samples, C channels, F latent frames, h, w in latents, N image tokens, D width of their states.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from modelgrow.surgery import TrainError
+
+from ..objectives import RectifiedFlow
+
+if TYPE_CHECKING:
+    from ..settings import Settings
+    from .family import Text
+
+TRAINED_SHIFT = 3.0
+"""Of the noise levels, with a logit-normal density, in the model's own training (`train.py` of its repository); its
+schedulers shift by more."""
+LATENTS, STATES = "kept_image_latents", "kept_image_states"
+"""(B, C, h, w) scaled, and (B, N, D). The pipeline keeps the image where it leaves out the prompt, for guidance."""
+
+
+def objective(pipeline: Any, settings: Settings) -> RectifiedFlow:
+    """Raises `TrainError` for a model that was distilled by mean flow."""
+    if pipeline.transformer.config.use_meanflow:
+        raise TrainError(
+            "transformer: use_meanflow is true, so it was distilled to answer with averages over whole steps, and a "
+            "rectified flow would undo that; train the model that it was distilled from"
+        )
+    shift = TRAINED_SHIFT if settings.shift is None else settings.shift
+    return RectifiedFlow(sampling=settings.timestep_sampling, shift=shift)
+
+
+def encode_text(pipeline: Any, captions: list[str]) -> dict[str, torch.Tensor]:
+    states, mask, glyphs, glyph_mask = pipeline.encode_prompt(captions, batch_size=len(captions))
+    return {"states": states, "mask": mask, "glyphs": glyphs, "glyph_mask": glyph_mask}
+
+
+def encode_video(pipeline: Any, pixels: torch.Tensor) -> torch.Tensor:
+    vae = pipeline.vae
+    # One clip at a time: the mask of its attention is wrong for more.
+    modes = [vae.encode(clip).latent_dist.mode().float() for clip in pixels.to(vae.dtype).split(1)]
+    latents: torch.Tensor = torch.cat(modes) * vae.config.scaling_factor
+    return latents
+
+
+def encode_conditions(pipeline: Any, pixels: torch.Tensor, frame_rates: list[float | None]) -> dict[str, torch.Tensor]:
+    """What an image-to-video model reads of a clip's first frame; nothing for text to video.
+
+    Args:
+        pipeline: Of the model.
+        pixels: (B, 3, T, H, W) in [-1, 1].
+        frame_rates: Not read.
+    """
+    if getattr(pipeline, "image_encoder", None) is None:
+        return {}
+    pictures = pipeline.video_processor.postprocess(pixels[:, :, 0], output_type="pil")
+    states = pipeline._get_image_embeds(pipeline.image_encoder, pipeline.feature_extractor, pictures, pixels.device)
+    return {LATENTS: encode_video(pipeline, pixels[:, :, :1])[:, :, 0], STATES: states.float()}
+
+
+def predict(pipeline: Any, model: Any, noisy: torch.Tensor, timesteps: torch.Tensor, text: Text) -> torch.Tensor:
+    samples, channels, *size = noisy.shape
+    condition = noisy.new_zeros(samples, channels + 1, *size)
+    if LATENTS in text:
+        condition[:, :-1, 0] = text[LATENTS]
+        condition[:, -1, 0] = 1
+        image = text[STATES]
+    else:
+        image = noisy.new_zeros(samples, pipeline.vision_num_semantic_tokens, pipeline.vision_states_dim)
+    output: torch.Tensor = model(
+        hidden_states=torch.cat([noisy, condition], dim=1),
+        timestep=timesteps.to(noisy.dtype),
+        encoder_hidden_states=text["states"],
+        encoder_attention_mask=text["mask"],
+        encoder_hidden_states_2=text["glyphs"],
+        encoder_attention_mask_2=text["glyph_mask"],
+        image_embeds=image,
+        return_dict=False,
+    )[0]
+    return output
