@@ -161,7 +161,6 @@ def test_objective_follows_the_scheduler(case: tuple[str, Any, Any]) -> None:
         assert objective.prediction == "epsilon"
     else:
         assert isinstance(objective, RectifiedFlow)
-        shifts = {"easyanimate": 5.0, "hunyuan-video": 7.0, "sana-video": 8.0, "sd3": 3.0}
         assert objective.shift == {
             "easyanimate": 5.0,
             "hunyuan-video": 7.0,
