@@ -31,7 +31,7 @@ class ExVideoPipeline(StableVideoDiffusionPipeline):
     """Stable Video Diffusion's pipeline for clips of 128 frames and more (arXiv 2406.14130).
 
     Besides a clip from an image, it makes a clip anew at a higher resolution with the same weights (`video` and
-    `strength`: the paper's second stage). What comes out of the denoising is normalised frame by frame, multiplied by
+    `strength`: the paper's second stage). What comes out of the denoising is normalized frame by frame, multiplied by
     `contrast`, and decoded in overlapping chunks. A stock SVD UNet runs in it as well.
 
     Args:

@@ -18,23 +18,18 @@ from torch import Tensor, nn
 
 from modelgrow.surgery import GenerateError
 
-from .attention import CrossAttention, SelfAttention
+from .attention import SelfAttention
 from .base import OpenSoraTransformer, as_output
-from .layers import Mlp, modulate, norm, unpatchify
+from .block import OpenSoraBlock
+from .layers import modulate, unpatchify
 from .positions import KeepsFloat32, plane, sines
 
 
-class STDiTBlock(nn.Module):
+class STDiTBlock(OpenSoraBlock):
     """Attention within frames, attention among frames, cross-attention to the prompt, a feed-forward."""
 
     def __init__(self, width: int, heads: int, mlp_ratio: float) -> None:
-        super().__init__()
-        self.norm1 = norm(width)
-        self.attn = SelfAttention(width, heads)
-        self.cross_attn = CrossAttention(width, heads)
-        self.norm2 = norm(width)
-        self.mlp = Mlp(width, int(width * mlp_ratio), width)
-        self.scale_shift_table = nn.Parameter(torch.randn(6, width) / width**0.5)
+        super().__init__(width, heads, mlp_ratio)
         self.attn_temp = SelfAttention(width, heads)
 
     def forward(
@@ -64,16 +59,9 @@ class STDiTBlock(nn.Module):
         modulated = modulate(self.norm1(states), shift, scale)
         states = states + gate * self.attn(modulated.flatten(0, 1)).unflatten(0, states.shape[:2])
         states = states + (self.scale_shift_table[2] + time_gate) * self._attend_in_time(states, positions)
-        # Neither normalised nor gated.
-        flat = states.flatten(1, 2)
-        flat = self.after_text(flat + self.cross_attn(flat, encoder_hidden_states, encoder_attention_mask))
-        states = flat.unflatten(1, (frames, -1))
-        states = states + mlp_gate * self.mlp(modulate(self.norm2(states), mlp_shift, mlp_scale))
-        return states.flatten(1, 2)
-
-    def after_text(self, hidden_states: Tensor) -> Tensor:
-        """For a subclass that has more to read right after the prompt: (B, T * S, C) to the same."""
-        return hidden_states
+        return self._add_text_and_mlp(
+            states, encoder_hidden_states, encoder_attention_mask, mlp_shift, mlp_scale, mlp_gate
+        )
 
     def _attend_in_time(self, states: Tensor, positions: Tensor | None) -> Tensor:
         """The attention among frames reads the stream as it is: no norm, no modulation."""

@@ -17,24 +17,18 @@ from torch import Tensor, nn
 
 from modelgrow.surgery import GenerateError
 
-from .attention import CrossAttention, SelfAttention
 from .base import OpenSoraTransformer, as_output
-from .layers import Mlp, ScalarEmbedder, modulate, norm, repeat_rows, unpatchify
+from .block import OpenSoraBlock
+from .layers import ScalarEmbedder, modulate, repeat_rows, unpatchify
 from .positions import RotaryTime, scaled_plane
 
 
-class STDiT3Block(nn.Module):
+class STDiT3Block(OpenSoraBlock):
     """Attention within frames, or with `temporal` among frames; cross-attention to the prompt; a feed-forward."""
 
     def __init__(self, width: int, heads: int, mlp_ratio: float, qk_norm: bool, temporal: bool = False) -> None:
-        super().__init__()
+        super().__init__(width, heads, mlp_ratio, qk_norm)
         self.temporal = temporal
-        self.norm1 = norm(width)
-        self.attn = SelfAttention(width, heads, qk_norm)
-        self.cross_attn = CrossAttention(width, heads)
-        self.norm2 = norm(width)
-        self.mlp = Mlp(width, int(width * mlp_ratio), width)
-        self.scale_shift_table = nn.Parameter(torch.randn(6, width) / width**0.5)
 
     def forward(
         self,
@@ -59,16 +53,9 @@ class STDiT3Block(nn.Module):
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = rows.chunk(6, dim=2)
         states: Tensor = hidden_states.unflatten(1, (frames, -1))
         states = states + gate * self._attend(modulate(self.norm1(states), shift, scale), rotary_emb)
-        # Neither normalised nor gated, unlike the two around it.
-        flat = states.flatten(1, 2)
-        flat = self.after_text(flat + self.cross_attn(flat, encoder_hidden_states, encoder_attention_mask))
-        states = flat.unflatten(1, (frames, -1))
-        states = states + mlp_gate * self.mlp(modulate(self.norm2(states), mlp_shift, mlp_scale))
-        return states.flatten(1, 2)
-
-    def after_text(self, hidden_states: Tensor) -> Tensor:
-        """For a subclass that has more to read right after the prompt: (B, T * S, C) to the same."""
-        return hidden_states
+        return self._add_text_and_mlp(
+            states, encoder_hidden_states, encoder_attention_mask, mlp_shift, mlp_scale, mlp_gate
+        )
 
     def _attend(self, states: Tensor, rotary_emb: tuple[Tensor, Tensor] | None) -> Tensor:
         if self.temporal:
@@ -97,7 +84,7 @@ class STDiT3Transformer3DModel(OpenSoraTransformer):
         mlp_ratio: Width of the feed-forward over C.
         class_dropout_prob: Share of the prompts that training replaces by the null caption, for whoever trains.
         pred_sigma: Whether there are as many channels of variance behind those of the velocity.
-        qk_norm: Whether queries and keys of self-attention are normalised.
+        qk_norm: Whether queries and keys of self-attention are normalized.
         caption_channels: D.
         model_max_length: L of the null caption.
     """

@@ -35,7 +35,7 @@ _SCALE = (3.85, 2.32, 2.33, 3.06)
 class AutoencoderKLOpenSora(ModelMixin, AutoencoderMixin, ConfigMixin):
     """The VAE of Open-Sora 1.2, and, without its temporal part, that of 1.0.
 
-    Latents are normalised here, not by the pipeline, as in the reference (`opensora/models/vae/vae.py`). Every 17
+    Latents are normalized here, not by the pipeline, as in the reference (`opensora/models/vae/vae.py`). Every 17
     frames make 5 latent frames with no knowledge of the frames before, so clips may be of any length, and there can
     be a seam at every 17th frame. `from_pretrained` reads this class's folders and the published ones.
 
@@ -135,7 +135,7 @@ class AutoencoderKLOpenSora(ModelMixin, AutoencoderMixin, ConfigMixin):
         sample_spatial: bool = False,
         generator: torch.Generator | None = None,
     ) -> AutoencoderKLOutput | tuple[DiagonalGaussianDistribution]:
-        """`x` (B, 3, T, H, W) in [-1, 1] -> the posterior of the normalised latents (B, C, F, h, w), float32.
+        """`x` (B, 3, T, H, W) in [-1, 1] -> the posterior of the normalized latents (B, C, F, h, w), float32.
 
         Its `mode()` is repeatable. The reference draws from both posteriors, always; that is `sample_spatial=True`
         and `latent_dist.sample()`.
@@ -189,20 +189,20 @@ class AutoencoderKLOpenSora(ModelMixin, AutoencoderMixin, ConfigMixin):
         return output
 
     def _encode(self, x: torch.Tensor, sample: bool, generator: torch.Generator | None) -> torch.Tensor:
-        """Mean and log variance, normalised, (B, 2C, F, h, w)."""
+        """Mean and log variance, normalized, (B, 2C, F, h, w)."""
         frames = x.transpose(1, 2).flatten(0, 1).to(self.dtype)
         outputs = [self.spatial_vae.encode(few).latent_dist for few in frames.split(self._micro_batch(frames))]
         if self.temporal_vae is None:
             moments = torch.cat([output.parameters for output in outputs]).unflatten(0, (len(x), -1)).transpose(1, 2)
             mean, log_variance = moments.float().chunk(2, dim=1)
-            return self._normalise(mean, log_variance, self.config.spatial_scale)
+            return self._normalize(mean, log_variance, self.config.spatial_scale)
         drawn = torch.cat([output.sample(generator) if sample else output.mode() for output in outputs])
         spatial = (drawn * self.config.spatial_scale).unflatten(0, (len(x), -1)).transpose(1, 2)
         chunks = [self.temporal_vae.encode(chunk) for chunk in spatial.split(self.config.micro_frame_size, dim=2)]
         mean, log_variance = torch.cat(chunks, dim=2).float().chunk(2, dim=1)
-        return self._normalise(mean, log_variance, 1.0)
+        return self._normalize(mean, log_variance, 1.0)
 
-    def _normalise(self, mean: torch.Tensor, log_variance: torch.Tensor, factor: float) -> torch.Tensor:
+    def _normalize(self, mean: torch.Tensor, log_variance: torch.Tensor, factor: float) -> torch.Tensor:
         shift, scale = self._table(self.config.shift, mean), self._table(self.config.scale, mean)
         # diffusers' bounds hold for the log variance as the model gives it.
         spread = log_variance.clamp(-30.0, 20.0) + 2 * torch.log(factor / scale)

@@ -35,7 +35,7 @@ class PromptReader:
             multimodal one, the language model reads.
         tokenizer: Its tokenizer, a fast one: only those say which characters a token stands for.
         layer: "last"; "-2", "-3" and so on, counted from there; or "mean", the average of all layers, each
-            normalised to mean 0 and variance 1 per token, which Wang et al. (arXiv 2506.08210) found best.
+            normalized to mean 0 and variance 1 per token, which Wang et al. (arXiv 2506.08210) found best.
         template: A name of `templates.TEMPLATES`.
         max_length: Tokens of a prompt that are read. Of a longer one the end is cut off, with a warning.
 

@@ -117,7 +117,7 @@ def test_samples_are_drawn_around_the_mean(vae: Any, golden: dict[str, torch.Ten
     error = (drawn.mean(0) - posterior.mode()) / (posterior.std / 200**0.5)
     assert error.abs().max() < 6
     torch.testing.assert_close(drawn.std(0) / posterior.std, torch.ones_like(posterior.std), rtol=0, atol=0.3)
-    # The spread is normalised as the mean is: what the temporal part says, over the scale.
+    # The spread is normalized as the mean is: what the temporal part says, over the scale.
     spatial = golden["spatial_latent_17"]
     raw = vae.temporal_vae.encode(spatial).chunk(2, dim=1)[1].clamp(-30, 20).div(2).exp()
     scale = torch.tensor(vae.config.scale).view(1, -1, 1, 1, 1)
