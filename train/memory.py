@@ -14,6 +14,7 @@ from torch.func import functional_call
 from modelgrow.pipelines.memory import as_fake
 
 from .cost import measure_step
+from .unmasked import Unmasked
 
 OPTIMIZER_BYTES = {"adamw": 8, "adamw8bit": 2}
 """State per trained value: two moments."""
@@ -79,8 +80,8 @@ def predict_memory(
 
     stand_in = _StandIn(call, list(held.values()))
     activations: int | None = None
-    # Some models cut pads off inside, so that shapes depend on what the prompt says.
-    with suppress(DynamicOutputShapeException, DataDependentOutputException), fake, autocast():
+    # Some models cut pads off in yet another way, so that shapes depend on what the prompt says.
+    with suppress(DynamicOutputShapeException, DataDependentOutputException), fake, Unmasked(), autocast():
         faked = as_fake(inputs, fake)
         cost = measure_step(stand_in, lambda: predict(stand_in, faked).float().square().mean())
         activations = cost.saved_bytes
