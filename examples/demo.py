@@ -31,7 +31,7 @@ from .shapes.captions import motion_phrase
 from .shapes.reader import read_clip
 
 if TYPE_CHECKING:
-    from modelgrow.pipelines.verify import VerifyReport
+    from modelgrow.pipelines.verdict import VerifyReport
 
     from .learn import Learned
 

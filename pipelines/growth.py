@@ -13,9 +13,9 @@ from modelgrow.surgery.packed import GROWTH_NAME, read_packed
 from modelgrow.surgery.slot import slot_of
 from modelgrow.surgery.trace import names_after, rename
 
+from .base_check import STORED, check_base
 from .models import model_class
 from .ready import check_ready
-from .same import STORED, check_base
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
