@@ -1,4 +1,4 @@
-"""EasyAnimate's three pipelines in miniature: stock classes, every weight random. Byte by byte, and in Qwen's template."""
+"""EasyAnimate's three pipelines in miniature: stock classes, every weight random, text read byte by byte."""
 
 from __future__ import annotations
 

@@ -8,12 +8,13 @@ from modelgrow.surgery import TrainError
 
 from .diffusion import Diffusion
 from .edm import Edm
+from .given_frames import GivenFrames
 from .rectified_flow import RectifiedFlow
 
 if TYPE_CHECKING:
     from .objective import Objective
 
-__all__ = ["Diffusion", "Edm", "RectifiedFlow", "objective_of"]
+__all__ = ["Diffusion", "Edm", "GivenFrames", "RectifiedFlow", "objective_of"]
 
 
 def objective_of(scheduler: Any, *, sampling: str = "logit_normal", shift: float | None = None) -> Objective:
@@ -35,8 +36,11 @@ def objective_of(scheduler: Any, *, sampling: str = "logit_normal", shift: float
             shift=float(own if shift is None else shift),
             inverted=bool(config.get("invert_sigmas")),
         )
-    if config.get("timestep_type") == "continuous" and config.get("prediction_type") == "v_prediction":
+    continuous = config.get("timestep_type") == "continuous" and config.get("prediction_type") == "v_prediction"
+    if continuous or "EDM" in type(scheduler).__name__:
         return Edm.of(scheduler)
-    if hasattr(scheduler, "alphas_cumprod") and "EDM" not in type(scheduler).__name__:
+    if hasattr(scheduler, "alphas_cumprod"):
         return Diffusion.of(scheduler)
-    raise TrainError(f"no objective for {type(scheduler).__name__}; rectified flow, epsilon and v prediction are there")
+    raise TrainError(
+        f"no objective for {type(scheduler).__name__}; rectified flow, EDM, epsilon and v prediction are there"
+    )
