@@ -12,6 +12,7 @@ s d / sqrt(s^2 + d^2) times the error of the answer, so that EDM's weight of the
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,7 +126,7 @@ def longer(latents: torch.Tensor) -> float:
 
     Cosmos' rule (arXiv 2501.03575; `adjust_video_noise` of its trainers).
     """
-    return float(latents.shape[2]) ** 0.5
+    return math.sqrt(latents.shape[2])
 
 
 def _like(levels: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:

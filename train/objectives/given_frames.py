@@ -68,8 +68,8 @@ class GivenFrames:
     ) -> torch.Tensor:
         """As if every frame were a sample."""
         apart = (value.transpose(1, 2).flatten(0, 1) for value in (latents, noise))
-        found = function(*apart, levels.abs().flatten())
-        return found.unflatten(0, levels.shape).transpose(1, 2)
+        found: torch.Tensor = function(*apart, levels.abs().flatten()).unflatten(0, levels.shape)
+        return found.transpose(1, 2)
 
 
 def _frames(values: torch.Tensor) -> torch.Tensor:
