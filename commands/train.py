@@ -88,6 +88,10 @@ def train(
     preview: Annotated[
         list[str] | None, typer.Option(help="Prompt of a preview clip; may be repeated.", show_default=False)
     ] = None,
+    preview_image: Annotated[
+        str | None,
+        typer.Option(help="Picture that preview clips start from (a clip's first frame).", show_default=False),
+    ] = None,
     tracker: Annotated[
         str | None, typer.Option(help="tensorboard (default), wandb, trackio, none.", show_default=False)
     ] = None,
@@ -121,6 +125,7 @@ def train(
         "save_every": save_every,
         "preview_every": preview_every,
         "previews": preview or None,
+        "preview_image": preview_image,
         "tracker": tracker,
     }
     given = {name: value for name, value in flags.items() if value is not None}

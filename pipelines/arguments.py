@@ -25,7 +25,17 @@ Parameters = Mapping[str, inspect.Parameter]
 FRAME_COUNTS = ("num_frames", "video_length", "frames")
 FRAME_RATES = ("frame_rate", "fps")
 POSITIVE = ("num_frames", "height", "width", "num_inference_steps", "fps")
-SET_HERE = {"prompt", "image", "video", "generator", "latents", "output_type", "return_dict", "callback_on_step_end"}
+SET_HERE = {
+    "prompt",
+    "image",
+    "last_image",
+    "video",
+    "generator",
+    "latents",
+    "output_type",
+    "return_dict",
+    "callback_on_step_end",
+}
 """What generation.json can't set, and what is no number, text or switch to be written down."""
 
 _TRAINED_FPS = {"Wan": 16, "CogVideoX": 8, "HunyuanVideo": 24, "Mochi": 30, "Allegro": 15, "Latte": 8}

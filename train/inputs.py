@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 def make_cache(
     settings: Settings, accelerator: Accelerator, encoder: PipelineEncoder, model: Any, tell: Callable[[str], None]
-) -> tuple[Cache, DataReport]:
+) -> tuple[ClipSource, Cache, DataReport]:
     """Open the data, report on them, encode what is not encoded yet."""
     clips = open_for(encoder.family, settings)
     temporal, spatial = compression(encoder.pipeline, model)
@@ -59,7 +59,7 @@ def make_cache(
         wait=accelerator.wait_for_everyone,
         report=lambda done, total: tell(f"encoding clips: {done} of {total}"),
     )
-    return cache, data
+    return clips, cache, data
 
 
 def open_for(family: Family, settings: Settings) -> ClipSource:

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from .settings import Settings
 
 SETTINGS_NAME = "settings.toml"
-FREE = frozenset({"alarm_after", "keep", "preview_every", "previews", "save_every", "tracker", "validate_every"})
+FREE = frozenset(
+    {"alarm_after", "keep", "preview_every", "previews", "preview_image", "save_every", "tracker", "validate_every"}
+)
 """Settings that a run may go on with changed: none of them changes what is learned."""
 
 

@@ -1,4 +1,4 @@
-"""Preview clips from fixed prompts and seeds: the model as it is, beside what it was before the first step."""
+"""Preview clips from fixed prompts, pictures and seeds: the model as it is, beside what it was before the first step."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from modelgrow.pipelines.arguments import parameters_of
 from modelgrow.pipelines.export import Strip, save_clip, write_sheet
 from modelgrow.pipelines.generate import GenerateOptions, generate
+
+from .preview_image import IMAGE_NAME, LAST_NAME, preview_images
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,42 +23,58 @@ if TYPE_CHECKING:
 class Previews:
     """Makes `previews/step-00000200-0.mp4` and a contact sheet of all prompts, the base's clips above the run's.
 
-    Where FSDP2 splits the model every process makes the clips, and the main one writes them.
+    A model that starts from a picture gets the same one every time, which lies there too. One that reads no prompts
+    makes one clip. Where FSDP2 splits the model every process makes the clips, and the main one writes them.
     """
 
     def __init__(self, run: Run) -> None:
         self.run = run
         self.folder: Path = run.folder / "previews"
-        self.base = {prompt: self._clip(prompt).frames for prompt in run.settings.previews}
+        self.images = preview_images(run)
+        if self.images:
+            self._write_image()
+        prompts: tuple[str | None, ...] = run.settings.previews
+        self.prompts = prompts if prompts or "prompt" in parameters_of(run.pipeline) else (None,)
+        self.base = {prompt: self._clip(prompt).frames for prompt in self.prompts}
 
     def make(self, step: int) -> None:
         """Write the clips of a step."""
-        clips = [self._clip(prompt) for prompt in self.run.settings.previews]
+        clips = [self._clip(prompt) for prompt in self.prompts]
         if not self.run.accelerator.is_main_process:
             return
         strips = []
         self.folder.mkdir(parents=True, exist_ok=True)
-        for number, (prompt, clip) in enumerate(zip(self.run.settings.previews, clips, strict=True)):
+        for number, (prompt, clip) in enumerate(zip(self.prompts, clips, strict=True)):
             path = self.folder / f"step-{step:08d}-{number}.mp4"
             save_clip(clip, path, contact_sheet=False, overwrite=True)
+            title = prompt if prompt is not None else IMAGE_NAME
             strips += [
-                Strip(title=f"before: {prompt}", frames=self.base[prompt]),
-                Strip(title=f"step {step}: {prompt}", frames=clip.frames),
+                Strip(title=f"before: {title}", frames=self.base[prompt]),
+                Strip(title=f"step {step}: {title}", frames=clip.frames),
             ]
         if strips:
             write_sheet(strips, self.folder / f"step-{step:08d}.png", caption=f"step {step}", settings={})
 
-    def _clip(self, prompt: str) -> Any:
+    def _write_image(self) -> None:
+        if self.run.accelerator.is_main_process:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.images[0].save(self.folder / IMAGE_NAME)
+        if self.run.is_split:  # else the main process is here alone
+            self.run.accelerator.wait_for_everyone()
+
+    def _clip(self, prompt: str | None) -> Any:
         settings = self.run.settings
         options = GenerateOptions(
             prompt=prompt,
+            image=str(self.folder / IMAGE_NAME) if self.images else None,
             seed=settings.seed,
             num_frames=settings.num_frames,
             height=settings.height,
             width=settings.width,
         )
+        extra = {LAST_NAME: self.images[1]} if len(self.images) > 1 else {}
         with evaluating(self.run.model), self.run.accelerator.autocast(), torch.random.fork_rng():
-            return generate(self.run.pipeline, options)
+            return generate(self.run.pipeline, options, extra=extra)
 
 
 @contextmanager

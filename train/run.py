@@ -18,6 +18,7 @@ from .keep import keep_settings
 from .loop import Loop
 from .memory import predict_memory
 from .preview import Previews
+from .preview_image import check_image
 from .progress import EDGE, Progress
 from .setup import set_up
 from .trunk import Trunk, trunk_depth
@@ -92,6 +93,7 @@ def train(
         GrowError: It can't be set up, or did not do what a run must do.
     """
     folder = Path(settings.output)
+    check_image(settings)
     keep_settings(settings, folder)
     run = set_up(settings, tell, wrap)
     say = announce if run.accelerator.is_main_process else lambda _: None

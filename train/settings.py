@@ -68,6 +68,9 @@ class Settings:
     """Of the noise levels, s' = shift s / (1 + (shift - 1) s); None is the scheduler's own."""
     frame_conditioning: float = 0.2
     """Open-Sora 1.2 only: share of the samples in which some frames are given; the default is its first stage's."""
+    first_frame: float | None = None
+    """LTX-Video and Wan 2.2 TI2V-5B only: share of the samples whose first frame is given; None is all of them for an
+    image-to-video pipeline, and none for text to video."""
     edm: str = "standard"
     """Stable Video Diffusion only: "standard", or "exvideo" for the noise levels and weights of its script."""
     contrast: float = 1.0
@@ -86,6 +89,8 @@ class Settings:
     preview_every: int = 0
     previews: tuple[str, ...] = ()
     """Prompts of preview clips."""
+    preview_image: str | None = None
+    """Picture that preview clips start from; None is the first frame of a clip of the data, where the model needs one."""
     alarm_after: int = 50
     """Steps after which a run that changed nothing fails."""
     tracker: str = "tensorboard"
@@ -110,6 +115,8 @@ class Settings:
                 raise TrainError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1")
         if self.held_out == 1:
             raise TrainError("held_out is 1.0; that leaves no clip to train on")
+        if self.first_frame is not None and not 0 <= self.first_frame <= 1:
+            raise TrainError(f"first_frame is {self.first_frame}; it must lie between 0 and 1")
         if self.learning_rate <= 0:
             raise TrainError(f"learning_rate is {self.learning_rate}; it must be positive")
 

@@ -21,6 +21,7 @@ from .families import family_of
 from .inputs import make_cache
 from .objectives import objective_of
 from .select import add_lora, freeze_all_but, names_to_train, reached
+from .settings import changed
 from .slot import rest, with_slot
 from .validate import hold_out
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from .batch import Batch
     from .cache import Cache
     from .data.buckets import Bucket
+    from .data.clip import ClipSource
     from .data.report import DataReport
     from .families.family import Family
     from .objectives.objective import Objective
@@ -55,6 +57,8 @@ class Run:
     held_out: tuple[Bucket, ...]
     """Those that are not, and tell how well it goes."""
     data: DataReport
+    clips: ClipSource
+    """What the cache was made of."""
     trained: list[tuple[str, torch.nn.Parameter]]
 
     @property
@@ -99,17 +103,18 @@ def set_up(settings: Settings, tell: Tell, wrap: Callable[[Family], Family] = la
     folder = locate(settings.model)
     source = open_source(str(folder))
     component = choose_component(source, settings)
-    family = wrap(family_of(component.class_name))
+    config = component.checkpoint.config if component.checkpoint else None
+    family = wrap(family_of(component.class_name, config, source.pipeline))
     tell(f"loading {source.name}")
     with accelerator.main_process_first():
         pipeline = load_pipeline(folder, device=str(accelerator.device))
     family = with_slot(family, pipeline)
-    objective = choose_objective(family, pipeline, settings)
+    objective = choose_objective(family, pipeline, changed(settings, component=component.name))
     encoder = PipelineEncoder(
         pipeline=pipeline, family=family, fingerprint=fingerprint(source, component.name), device=accelerator.device
     )
     model = getattr(pipeline, component.name)
-    cache, data = make_cache(settings, accelerator, encoder, model, tell)
+    clips, cache, data = make_cache(settings, accelerator, encoder, model, tell)
     rest(pipeline)
     trained = choose_trained(model, component, settings, family)
     prepare_model(model, settings)
@@ -126,6 +131,7 @@ def set_up(settings: Settings, tell: Tell, wrap: Callable[[Family], Family] = la
         cache=cache,
         held_out=held_out,
         data=data,
+        clips=clips,
         trained=trained,
     )
 

@@ -1,4 +1,8 @@
-"""CogVideoX 2B, 5B and 1.5, text to video; what CogVideoXPipeline does before and around its transformer."""
+"""CogVideoX 2B, 5B and 1.5, text to video; what CogVideoXPipeline does before and around its transformer.
+
+1.5 joins two latent frames into one token, and its pipeline drops what it made too many at the beginning. As in its
+published training, those are copies of the first.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,9 @@ import torch
 
 if TYPE_CHECKING:
     from .family import Text
+
+OFS = 2.0
+"""What the pipeline tells 1.5 from a picture, always."""
 
 
 def encode_text(pipeline: Any, captions: list[str]) -> dict[str, torch.Tensor]:
@@ -19,14 +26,18 @@ def encode_text(pipeline: Any, captions: list[str]) -> dict[str, torch.Tensor]:
 def encode_video(pipeline: Any, pixels: torch.Tensor) -> torch.Tensor:
     vae = pipeline.vae
     latents: torch.Tensor = vae.encode(pixels.to(vae.dtype)).latent_dist.mode().float() * vae.config.scaling_factor
-    return latents
+    joined = pipeline.transformer.config.patch_size_t or 1
+    missing = -latents.shape[2] % joined
+    return torch.cat([*[latents[:, :, :1]] * missing, latents], dim=2)
 
 
 def predict(pipeline: Any, model: Any, noisy: torch.Tensor, timesteps: torch.Tensor, text: Text) -> torch.Tensor:
+    told = pipeline.transformer.config.ofs_embed_dim is not None
     output: torch.Tensor = model(
         hidden_states=noisy.transpose(1, 2),
         encoder_hidden_states=text["states"],
         timestep=timesteps,
+        ofs=noisy.new_full((1,), OFS) if told else None,
         image_rotary_emb=_rotary(pipeline, noisy),
         return_dict=False,
     )[0]

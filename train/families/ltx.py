@@ -1,4 +1,9 @@
-"""LTX-Video, text to video; what LTXPipeline does before and around its transformer."""
+"""LTX-Video, text and image to video; what LTXPipeline and LTXImageToVideoPipeline do around their transformer.
+
+The model is one for both: a given first latent frame is not noisy, its tokens are at timestep 0, and its answer is not
+used. How many samples have it is `first_frame`, see `first_frame_flow`. The VAE is causal, so the clip's first latent
+frame is that of the picture by itself; it is the posterior's mean, where the pipeline draws from it.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +12,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from diffusers import LTXPipeline
 
+from ..objectives.first_frame_flow import first_frame_flow, of_tokens
+
 if TYPE_CHECKING:
+    from ..objectives.objective import Objective
+    from ..settings import Settings
     from .family import Text
 
 FRAME_RATE = 25
 """Of the clips; what the pipeline assumes too."""
+
+
+def objective(pipeline: Any, settings: Settings) -> Objective:
+    return first_frame_flow(pipeline, settings)
 
 
 def encode_text(pipeline: Any, captions: list[str]) -> dict[str, torch.Tensor]:
@@ -29,13 +42,14 @@ def encode_video(pipeline: Any, pixels: torch.Tensor) -> torch.Tensor:
 
 
 def predict(pipeline: Any, model: Any, noisy: torch.Tensor, timesteps: torch.Tensor, text: Text) -> torch.Tensor:
+    """`timesteps`: (B, F), or (B,) where no frame is given."""
     frames, height, width = noisy.shape[2:]
     patch, patch_t = pipeline.transformer_spatial_patch_size, pipeline.transformer_temporal_patch_size
     spatial = pipeline.vae_spatial_compression_ratio
     output = model(
         hidden_states=LTXPipeline._pack_latents(noisy, patch, patch_t),
         encoder_hidden_states=text["states"],
-        timestep=timesteps,
+        timestep=of_tokens(timesteps, (height // patch) * (width // patch)),
         encoder_attention_mask=text["mask"],
         num_frames=frames,
         height=height,

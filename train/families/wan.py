@@ -1,17 +1,51 @@
-"""Wan 2.1 and 2.2, text to video; what WanPipeline does before and around its transformer."""
+"""Wan 2.1 and 2.2, text to video; what WanPipeline does before and around its transformer.
+
+Wan 2.2 A14B has two transformers: `transformer` at noise levels from `boundary_ratio` on, `transformer_2` below. Each
+trains on its own side.
+"""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 
+from modelgrow.surgery import TrainError
+
+from ..objectives import RectifiedFlow, objective_of
+from ..objectives.one_side import OneSide
+
 if TYPE_CHECKING:
+    from ..objectives.objective import Objective
+    from ..settings import Settings
     from .family import Text
 
 MAX_TOKENS = 512
 """What WanPipeline pads its prompts to."""
+LOW_NOISE = "transformer_2"
+
+
+def objective(pipeline: Any, settings: Settings) -> Objective:
+    """What the scheduler integrates, on the side of the boundary that `settings.component` serves, if there is one.
+
+    The pipeline compares timesteps after the shift with `boundary_ratio * num_train_timesteps`, so the levels that are
+    drawn are compared after it too.
+    """
+    flow = objective_of(pipeline.scheduler, sampling=settings.timestep_sampling, shift=settings.shift)
+    boundary = pipeline.config.get("boundary_ratio")
+    if boundary is None:
+        return flow
+    if not isinstance(flow, RectifiedFlow) or flow.inverted or not 0 < boundary < 1:
+        raise TrainError(
+            f"boundary_ratio {boundary} with {type(pipeline.scheduler).__name__}: two transformers need rectified flow "
+            "and a boundary between 0 and 1"
+        )
+    if settings.component == LOW_NOISE:
+        # The boundary itself belongs to the other one.
+        return OneSide(**asdict(flow), high=torch.tensor(boundary).nextafter(torch.tensor(0.0)).item())
+    return OneSide(**asdict(flow), low=boundary)
 
 
 def encode_text(pipeline: Any, captions: list[str]) -> dict[str, torch.Tensor]:

@@ -62,6 +62,15 @@ def draw_frame_mask(frames: int, share: float, generator: torch.Generator) -> to
     return mask
 
 
+def weights_of(levels: torch.Tensor) -> torch.Tensor:
+    """What the squared error of each frame counts: levels (B, F), negative where a frame is given -> (B, 1, F, 1, 1).
+
+    Each sample's mean is that over its denoised frames.
+    """
+    denoised = (levels >= 0).float()[:, None, :, None, None]
+    return denoised / denoised.mean(dim=2, keepdim=True)
+
+
 def _kind(share: float, generator: torch.Generator) -> str | None:
     drawn = torch.rand(1, generator=generator).item()
     for kind, part in SHARES.items():

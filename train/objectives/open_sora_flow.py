@@ -18,7 +18,7 @@ from diffusers.training_utils import compute_density_for_timestep_sampling
 
 from modelgrow.pipelines.open_sora.flow import NUM_TRAIN_TIMESTEPS, timestep_transform
 
-from .frame_masks import TOTAL, draw_frame_mask
+from .frame_masks import TOTAL, draw_frame_mask, weights_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,8 +67,7 @@ class OpenSoraFlow:
 
     def weights(self, levels: torch.Tensor) -> torch.Tensor:
         """Of the squared error, (B, 1, F, 1, 1): each sample's mean is that over its denoised frames."""
-        denoised = _frames((levels >= 0).float())
-        return denoised / denoised.mean(dim=2, keepdim=True)
+        return weights_of(levels)
 
     def _timesteps(self, batch: int, generator: torch.Generator) -> torch.Tensor:
         scheme = self.sampling if self.sampling != "uniform" else "none"

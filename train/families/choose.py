@@ -1,0 +1,95 @@
+"""Which job a model class does in its pipeline, where it can do several: told by its config and model_index.json.
+
+What can't be trained is refused here, before anything is loaded. Channels are counted by the model's own `out_channels`,
+the latents' C: a transformer that reads more reads a picture, or a clip, beside the noisy latents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
+
+from modelgrow.surgery import TrainError
+from modelgrow.surgery.grown import stock_name
+
+from . import cogvideox, cogvideox_image, hunyuan_image, hunyuan_video, wan, wan_first_frame, wan_image
+
+Said = Mapping[str, Any]
+IMAGE_TO_VIDEO = "ImageToVideo"
+"""In the names of diffusers' pipelines that start from a picture."""
+HUNYUAN_LLAVA = (
+    "HunyuanVideo image to video can't be trained here: its language model reads picture and prompt together, and "
+    "captions are encoded here without their clips. HunyuanVideoPipeline and HunyuanSkyreelsImageToVideoPipeline can"
+)
+ANIMATE = (
+    "WanAnimateTransformer3DModel can grow, but not be trained here: it reads a pose clip and a face clip of every "
+    "clip, made by detectors that are not part of its pipeline"
+)
+
+
+def _wan(config: Said, index: Said) -> Any:
+    read, made = _channels(config)
+    from_picture = IMAGE_TO_VIDEO in _pipeline(index)
+    if read == made:
+        if index.get("expand_timesteps"):
+            return wan_first_frame
+        if not from_picture:
+            return wan
+        raise TrainError(
+            f"the transformer reads {read} channels, which is text to video, but model_index.json says "
+            f"{_pipeline(index)}; write WanPipeline there, or, for Wan 2.2 TI2V-5B, set expand_timesteps to true"
+        )
+    if read <= 2 * made or index.get("expand_timesteps"):
+        _refuse(index, read, f"{made}, and image to video {2 * made} and one for each frame that the VAE joins")
+    if from_picture:
+        return wan_image
+    raise TrainError(
+        f"the transformer reads {read} channels, {made} of noise and the others of a picture, but model_index.json "
+        f"says {_pipeline(index)}; write WanImageToVideoPipeline there"
+    )
+
+
+def _cogvideox(config: Said, index: Said) -> Any:
+    read, made = _channels(config)
+    from_picture = IMAGE_TO_VIDEO in _pipeline(index)
+    if read == made and not from_picture:
+        return cogvideox
+    if read == 2 * made and from_picture:
+        return cogvideox_image
+    _refuse(index, read, f"{made} with CogVideoXPipeline, and {2 * made} with CogVideoXImageToVideoPipeline")
+
+
+def _hunyuan_video(config: Said, index: Said) -> Any:
+    read, made = _channels(config)
+    if config.get("image_condition_type") is not None or _pipeline(index) == "HunyuanVideoImageToVideoPipeline":
+        raise TrainError(HUNYUAN_LLAVA)
+    from_picture = IMAGE_TO_VIDEO in _pipeline(index)
+    if read == made and not from_picture:
+        return hunyuan_video
+    if read == 2 * made and from_picture:
+        return hunyuan_image
+    _refuse(index, read, f"{made} with HunyuanVideoPipeline, and {2 * made} with HunyuanSkyreelsImageToVideoPipeline")
+
+
+CHOICES: Mapping[str, Callable[[Said, Said], Any]] = {
+    "WanTransformer3DModel": _wan,
+    "CogVideoXTransformer3DModel": _cogvideox,
+    "HunyuanVideoTransformer3DModel": _hunyuan_video,
+}
+REFUSED: Mapping[str, str] = {"WanAnimateTransformer3DModel": ANIMATE}
+
+
+def _channels(config: Said) -> tuple[int, int]:
+    """What goes in and what comes out; all of diffusers' classes here have 16 as their default."""
+    read = int(config.get("in_channels") or 16)
+    return read, int(config.get("out_channels") or read)
+
+
+def _pipeline(index: Said) -> str:
+    return stock_name(str(index.get("_class_name") or "no pipeline"))
+
+
+def _refuse(index: Said, read: int, trained: str) -> NoReturn:
+    raise TrainError(
+        f"the transformer reads {read} channels, in {_pipeline(index)}; what can be trained here reads {trained}"
+    )

@@ -1,0 +1,77 @@
+"""The picture that preview clips start from, where the model needs one: the user's, or a clip's own first frame."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from modelgrow.pipelines.arguments import parameters_of, required
+from modelgrow.pipelines.inputs import read_image
+from modelgrow.surgery import TrainError
+
+from .batch import generator_of
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from .settings import Settings
+    from .setup import Run
+
+IMAGE_NAME = "image.png"
+LAST_NAME = "last_image"
+"""What pipelines call the picture that a clip ends with."""
+
+
+def check_image(settings: Settings) -> None:
+    """Raises `GenerateError` or `TrainError` if there is no picture to be read where the settings name one."""
+    if settings.preview_image is None:
+        return
+    if not settings.preview_every:
+        raise TrainError("preview_image without previews: say how often with preview_every")
+    read_image(Path(settings.preview_image))
+
+
+def needs_image(pipeline: Any) -> bool:
+    """Whether a pipeline makes no clip without a picture. Many have None as their default, and fail all the same."""
+    parameters = parameters_of(pipeline)
+    if "image" not in parameters:
+        return False
+    named = "ImageToVideo" in type(pipeline).__name__
+    return named or "prompt" not in parameters or "image" in required(parameters)
+
+
+def needs_last(pipeline: Any) -> bool:
+    """Whether the model reads the clip's last frame too, as Wan 2.1's for first and last frame."""
+    model = getattr(pipeline, "transformer", None)
+    both = model is not None and model.config.get("pos_embed_seq_len") is not None
+    return both and LAST_NAME in parameters_of(pipeline)
+
+
+def preview_images(run: Run) -> list[Image.Image]:
+    """None, one, or the first and the last picture of a preview clip.
+
+    A held-out clip's, if there is one; which one follows from the seed. A picture of the user's is its last one too.
+
+    Raises:
+        GrowError: The picture, or the clip, can't be read.
+    """
+    given, last = run.settings.preview_image, needs_last(run.pipeline)
+    if given is not None:
+        return [read_image(Path(given))] * (2 if last else 1)
+    if not needs_image(run.pipeline):
+        return []
+    frames = _frames(run)
+    return [Image.fromarray(frames[place]) for place in ([0, -1] if last else [0])]
+
+
+def _frames(run: Run) -> np.ndarray:
+    """A clip of the run's, (T, H, W, 3) uint8, at its bucket's size."""
+    buckets = run.held_out or run.cache.buckets
+    pairs = [(bucket, number) for bucket in buckets for number in bucket.clips]
+    chosen = int(generator_of(run.settings.seed, "preview image").initial_seed() % len(pairs))
+    bucket, number = pairs[chosen]
+    key = run.cache.keys[number]
+    clip = next(clip for clip in run.clips.clips if clip.key == key)
+    return run.clips.read(clip, num_frames=bucket.num_frames, height=bucket.height, width=bucket.width)
