@@ -27,9 +27,12 @@ from . import (
     svd,
     wan,
 )
+from .choose import CHOICES, REFUSED
 from .family import trait
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from .family import Family
 
 __all__ = ["FAMILIES", "family_of", "trait"]
@@ -58,9 +61,24 @@ FAMILIES: dict[str, Any] = {
 }
 
 
-def family_of(class_name: str) -> Family:
-    """The family of a model class. Raises `TrainError` if it is not trained here yet."""
+def family_of(
+    class_name: str, config: Mapping[str, Any] | None = None, index: Mapping[str, Any] | None = None
+) -> Family:
+    """The family of a model class.
+
+    Args:
+        class_name: The model's.
+        config: Its config, which tells what it does where its class can do several things; None is text to video.
+        index: model_index.json of its pipeline.
+
+    Raises:
+        TrainError: It is not trained here yet, or not in that pipeline.
+    """
     stock = stock_name(class_name)
+    if stock in REFUSED:
+        raise TrainError(REFUSED[stock])
     if stock not in FAMILIES:
         raise TrainError(f"{class_name} can grow, but not be trained here yet; these can: {', '.join(FAMILIES)}")
+    if stock in CHOICES and config is not None:
+        return cast("Family", CHOICES[stock](config, index or {}))
     return cast("Family", FAMILIES[stock])
