@@ -61,6 +61,8 @@ def load_pipeline(
     folder = locate(model, variant=variant, revision=revision)
     pipeline = _read(folder, kind, variant)
     _check_weights(pipeline, folder, variant)
+    if type(getattr(pipeline, "vae", None)).__name__ == "AutoencoderKLAllegro":
+        pipeline.vae.enable_tiling()  # it can neither encode nor decode in another way
     for component in pipeline.components.values():
         if isinstance(component, torch.nn.Module):
             align(component)

@@ -41,7 +41,7 @@ def encode_video(pipeline: Any, pixels: torch.Tensor) -> torch.Tensor:
     """Raises `TrainError` if tiles do not fill the clips."""
     vae = pipeline.vae
     _check_tiles(pipeline, tuple(pixels.shape[2:]))
-    vae.enable_tiling()  # it can't encode in another way, and one clip at a time
+    # It takes one clip at a time.
     modes = [vae.encode(clip).latent_dist.mode().float() for clip in pixels.to(vae.dtype).split(1)]
     latents: torch.Tensor = torch.cat(modes) * vae.config.scaling_factor
     return latents

@@ -42,8 +42,11 @@ class ShiftedFlow(RectifiedFlow):
 
     @classmethod
     def of(cls, scheduler: Any, *, patch: int, fixed: float | None) -> ShiftedFlow:
-        """With the numbers that the scheduler shifts its own levels by; see LTX2Pipeline for its defaults."""
+        """With the numbers that the scheduler shifts its own levels by, if it shifts them by size: one of a distilled
+        model does not."""
         config = scheduler.config
+        if not config.get("use_dynamic_shifting"):
+            return cls(patch=patch, fixed=fixed)
         return cls(
             patch=patch,
             few=int(config.get("base_image_seq_len", cls.few)),
