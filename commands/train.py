@@ -64,6 +64,10 @@ def train(
         Literal["auto", "no", "bf16", "fp16"] | None,
         typer.Option(help="auto: bf16 on a GPU.", show_default=False),
     ] = None,
+    quantize: Annotated[
+        Literal["none", "torchao-int8", "bitsandbytes-int8", "bitsandbytes-nf4"] | None,
+        typer.Option(help="Of linear layers that do not train, while it trains (none).", show_default=False),
+    ] = None,
     gradient_checkpointing: Annotated[
         bool | None, typer.Option("--gradient-checkpointing", help="Less memory, more time.", show_default=False)
     ] = None,
@@ -116,6 +120,7 @@ def train(
         "height": height,
         "width": width,
         "precision": precision,
+        "quantize": quantize,
         "gradient_checkpointing": gradient_checkpointing,
         "ema_decay": ema_decay,
         "cache_trunk": cache_trunk,

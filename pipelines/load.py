@@ -34,6 +34,7 @@ def load_pipeline(
     variant: str | None = None,
     revision: str | None = None,
     offload: str | None = None,
+    quantization: Any = None,
 ) -> DiffusionPipeline:
     """Load a pipeline for inference, safetensors only.
 
@@ -48,6 +49,7 @@ def load_pipeline(
         revision: Branch, tag or commit of a Hub id.
         offload: "model", "group" or "sequential": keep weights in main memory, and move whole components, or layers
             of which the next is on its way already, or single layers to the device while they run.
+        quantization: diffusers' `PipelineQuantizationConfig`.
 
     Raises:
         GenerateError: It is not there, is no pipeline, or can't be loaded.
@@ -59,7 +61,7 @@ def load_pipeline(
         raise GenerateError("offload keeps weights in main memory until the device needs them; here that is the CPU")
     kind = resolve_dtype(dtype, place)
     folder = locate(model, variant=variant, revision=revision)
-    pipeline = _read(folder, kind, variant)
+    pipeline = _read(folder, kind, variant, quantization)
     _check_weights(pipeline, folder, variant)
     if type(getattr(pipeline, "vae", None)).__name__ == "AutoencoderKLAllegro":
         pipeline.vae.enable_tiling()  # it can neither encode nor decode in another way
@@ -137,7 +139,7 @@ def _download(repo_id: str, variant: str | None, revision: str | None) -> Path:
     return Path(folder)
 
 
-def _read(folder: Path, dtype: torch.dtype, variant: str | None) -> DiffusionPipeline:
+def _read(folder: Path, dtype: torch.dtype, variant: str | None, quantization: Any) -> DiffusionPipeline:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
     from safetensors import SafetensorError
 
@@ -149,6 +151,7 @@ def _read(folder: Path, dtype: torch.dtype, variant: str | None) -> DiffusionPip
                 variant=variant,
                 use_safetensors=True,
                 local_files_only=True,
+                quantization_config=quantization,
             )
     except (SafetensorError, OSError, ValueError, RuntimeError, TypeError, AttributeError, ImportError) as error:
         raise GenerateError(f"{folder}: the pipeline can't be loaded: {_explain(folder, variant, error)}") from error

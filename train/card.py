@@ -63,6 +63,8 @@ def rows(checkpoint: Checkpoint, told: Mapping[str, Any]) -> list[tuple[str, str
         found.append(("loss on held-out clips", _number(told["validation_loss"])))
     if told["ema_decay"]:
         found.append(("weights", f"averaged, decay {told['ema_decay']:g}"))
+    if "quantize" in told:
+        found.append(("while it trained", f"frozen linear layers were quantized, {told['quantize']}; none is here"))
     if told["cache_trunk"]:
         found.append(("cached trunk", f"{told['cache_trunk']} draws of noise and timestep per clip"))
     return [*found, ("seed", str(told["seed"])), ("made with", str(told["made_with"]))]

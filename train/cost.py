@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from .quantize import parts_of
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
@@ -26,13 +28,13 @@ def measure_step(model: torch.nn.Module, loss: Callable[[], torch.Tensor]) -> Co
         model: Its parameters require gradients or not, as they will in the run.
         loss: Runs the model, on real or on fake tensors.
     """
-    own = {_storage(tensor) for tensor in (*model.parameters(), *model.buffers())}
+    own = {_storage(part) for tensor in (*model.parameters(), *model.buffers()) for part in parts_of(tensor)}
     kept: dict[int, int] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
-        storage = _storage(tensor)
-        if storage not in own:
-            kept[storage] = tensor.untyped_storage().nbytes()
+        for part in parts_of(tensor):
+            if (storage := _storage(part)) not in own:
+                kept[storage] = part.untyped_storage().nbytes()
         return tensor
 
     counter: Any = FlopCounterMode(display=False)

@@ -90,6 +90,7 @@ def tell_of(run: Run, loop: Loop) -> dict[str, Any]:
         "ema_decay": settings.ema_decay,
         "seed": settings.seed,
         "seconds": round(loop.seconds, 1),
+        **({"quantize": settings.quantize} if run.quantized else {}),
     }
 
 

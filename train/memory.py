@@ -14,6 +14,7 @@ from torch.func import functional_call
 from modelgrow.pipelines.memory import as_fake
 
 from .cost import measure_step
+from .quantize import bytes_of, is_quantized
 from .unmasked import Unmasked
 
 OPTIMIZER_BYTES = {"adamw": 8, "adamw8bit": 2}
@@ -72,7 +73,9 @@ def predict_memory(
     """
     fake = FakeTensorMode(allow_non_fake_inputs=True)  # tables that a model keeps as plain attributes
     held: dict[str, torch.Tensor] = {
-        name: fake.from_tensor(p) for name, p in (*model.named_parameters(), *model.named_buffers())
+        # A fake remembers what it was made from, and a quantized parameter that is remembered can't be moved.
+        name: fake.from_tensor(p.detach() if is_quantized(p) else p)
+        for name, p in (*model.named_parameters(), *model.named_buffers())
     }
 
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -88,7 +91,7 @@ def predict_memory(
     trained = [p for p in model.parameters() if p.requires_grad]
     values = sum(p.numel() for p in trained)
     return Memory(
-        weights=sum(p.numel() * p.element_size() for p in (*model.parameters(), *model.buffers())),
+        weights=sum(map(bytes_of, (*model.parameters(), *model.buffers()))),
         gradients=sum(p.numel() * p.element_size() for p in trained),
         optimizer=values * OPTIMIZER_BYTES[optimizer],
         average=values * 4 if average else 0,

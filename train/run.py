@@ -115,6 +115,8 @@ def train(
     if settings.cache_trunk:
         loop.trunk = make_trunk(loop, tell)
     say(f"{sum(p.numel() for _, p in run.trained):,} parameters train; {memory.sentence}")
+    if run.quantized:
+        say(run.quantized.sentence)
     if loop.step:
         say(f"going on from step {loop.step} of {settings.steps}")
     loop.train()

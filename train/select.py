@@ -37,16 +37,22 @@ def names_to_train(model: torch.nn.Module, record: Record | None, train: str) ->
         return tuple(name for name, parameter in model.named_parameters() if parameter.requires_grad)
     if record is None:
         raise TrainError("this model has no growth.json, so nothing in it is new; grow it first, or train 'all'")
-    grown = {*record.new, *record.changed}
+    grown = grown_names(names, record, train)
     missing = sorted(grown - set(names) - {name for name, _ in model.named_buffers()})
     if missing:
         raise TrainError(f"growth.json names {missing[0]!r}, which {type(model).__name__} does not have")
-    if train == "grown-blocks":
-        grown |= {name for name in names if any(name.startswith(block + ".") for block in record.blocks)}
     chosen = tuple(name for name in names if name in grown)
     if not chosen:
         raise TrainError("growth.json names nothing new, so there is nothing to train")
     return chosen
+
+
+def grown_names(names: Iterable[str], record: Record, train: str) -> set[str]:
+    """What the record names, and for "grown-blocks" what of `names` is in its blocks."""
+    grown = {*record.new, *record.changed}
+    if train == "grown-blocks":
+        grown |= {name for name in names if any(name.startswith(block + ".") for block in record.blocks)}
+    return grown
 
 
 def reached(names: Iterable[str], idle: Callable[[str], bool] | None) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ SCHEDULES = ("constant", "constant_with_warmup", "linear", "cosine")
 OPTIMIZERS = ("adamw", "adamw8bit")
 DROPOUTS = ("together", "independently")
 EDMS = ("standard", "exvideo")
+QUANTIZATIONS = ("none", "torchao-int8", "bitsandbytes-int8", "bitsandbytes-nf4")
 PRECISIONS = ("auto", "no", "bf16", "fp16")
 
 
@@ -53,6 +54,8 @@ class Settings:
     """Of the trained parameters; 0 is without."""
     precision: str = "auto"
     """Of the arithmetic; "auto" is bf16 on a GPU, else none. Trained parameters are float32 always."""
+    quantize: str = "none"
+    """Of the linear layers that do not train, by diffusers' backends; what is saved is not quantized."""
     gradient_checkpointing: bool = False
     compile: bool = False
     """torch.compile the repeated blocks."""
@@ -101,6 +104,7 @@ class Settings:
             ("schedule", SCHEDULES),
             ("optimizer", OPTIMIZERS),
             ("precision", PRECISIONS),
+            ("quantize", QUANTIZATIONS),
             ("timestep_sampling", ("logit_normal", "uniform")),
             ("dropout", DROPOUTS),
             ("edm", EDMS),

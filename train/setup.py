@@ -20,6 +20,7 @@ from .encoder import PipelineEncoder, fingerprint
 from .families import family_of
 from .inputs import make_cache
 from .objectives import objective_of
+from .quantize import leave_apart, look, quantization
 from .select import add_lora, freeze_all_but, names_to_train, reached
 from .settings import changed
 from .slot import rest, with_slot
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from .data.report import DataReport
     from .families.family import Family
     from .objectives.objective import Objective
+    from .quantize import Quantized
     from .settings import Settings
 
 Tell = Callable[[str], None]
@@ -60,6 +62,7 @@ class Run:
     clips: ClipSource
     """What the cache was made of."""
     trained: list[tuple[str, torch.nn.Parameter]]
+    quantized: Quantized | None = None
 
     @property
     def record(self) -> Record | None:
@@ -72,7 +75,7 @@ class Run:
     @property
     def dtype(self) -> torch.dtype:
         """Of what goes in: the frozen weights', float32 where everything trains."""
-        frozen = (p.dtype for p in self.model.parameters() if not p.requires_grad)
+        frozen = (p.dtype for p in self.model.parameters() if not p.requires_grad and p.is_floating_point())
         return next(frozen, torch.float32)
 
     @property
@@ -105,15 +108,17 @@ def set_up(settings: Settings, tell: Tell, wrap: Callable[[Family], Family] = la
     component = choose_component(source, settings)
     config = component.checkpoint.config if component.checkpoint else None
     family = wrap(family_of(component.class_name, config, source.pipeline))
+    few_bits = quantization(settings, component, accelerator)
     tell(f"loading {source.name}")
     with accelerator.main_process_first():
-        pipeline = load_pipeline(folder, device=str(accelerator.device))
+        pipeline = load_pipeline(folder, device=str(accelerator.device), quantization=few_bits)
     family = with_slot(family, pipeline)
     objective = choose_objective(family, pipeline, changed(settings, component=component.name))
     encoder = PipelineEncoder(
         pipeline=pipeline, family=family, fingerprint=fingerprint(source, component.name), device=accelerator.device
     )
     model = getattr(pipeline, component.name)
+    quantized = look(model, component.checkpoint, settings.quantize) if few_bits and component.checkpoint else None
     clips, cache, data = make_cache(settings, accelerator, encoder, model, tell)
     rest(pipeline)
     trained = choose_trained(model, component, settings, family)
@@ -133,6 +138,7 @@ def set_up(settings: Settings, tell: Tell, wrap: Callable[[Family], Family] = la
         data=data,
         clips=clips,
         trained=trained,
+        quantized=quantized,
     )
 
 
@@ -202,5 +208,7 @@ def choose_trained(
 def prepare_model(model: Any, settings: Settings) -> None:
     """Train mode, and what the settings ask of diffusers."""
     model.train()
+    if settings.quantize != "none":
+        leave_apart(model)
     if settings.gradient_checkpointing:
         model.enable_gradient_checkpointing()
