@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import partial
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -24,6 +24,10 @@ from .options import (
     Variant,
     Workers,
 )
+from .sources import planned
+
+if TYPE_CHECKING:
+    from modelgrow.surgery import Job, Source
 
 EPILOG = (
     "Examples:\n\n"
@@ -125,28 +129,30 @@ def attach_llm(
     revision: Revision = None,
 ) -> None:
     """Give blocks a second cross-attention, to a language model's states: same function until it is trained."""
-    from modelgrow.surgery import anatomies, open_source
+    from modelgrow.surgery import anatomies
     from modelgrow.surgery.attach_job import prepare_attach_llm
     from modelgrow.surgery.attach_llm import AttachOptions
     from modelgrow.surgery.language_model import open_language_model
 
     numbers = _blocks(at)
-    source = open_source(ckpt, config=config, variant=variant, revision=revision)
-    options = AttachOptions(
-        llm=open_language_model(llm, revision=llm_revision, dim=llm_dim, with_weights=include_llm),
-        every=every,
-        at=numbers,
-        stack=stack,
-        width=width,
-        heads=heads,
-        layer=layer,
-        template=template,
-        max_length=max_length,
-        seed=seed,
-    )
-    job = prepare_attach_llm(
-        source, options, components=component or (), known=anatomies(tuple(anatomy or ())), include=include_llm
-    )
+    known = anatomies(tuple(anatomy or ()))
+
+    def plan(source: Source) -> Job:
+        options = AttachOptions(
+            llm=open_language_model(llm, revision=llm_revision, dim=llm_dim, with_weights=include_llm),
+            every=every,
+            at=numbers,
+            stack=stack,
+            width=width,
+            heads=heads,
+            layer=layer,
+            template=template,
+            max_length=max_length,
+            seed=seed,
+        )
+        return prepare_attach_llm(source, options, components=component or (), known=known, include=include_llm)
+
+    job = planned(ckpt, plan, dry_run=dry_run, config=config, variant=variant, revision=revision)
     finish(
         job,
         output,

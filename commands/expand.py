@@ -23,6 +23,7 @@ from .options import (
     Variant,
     Workers,
 )
+from .sources import planned
 
 EPILOG = (
     "Examples:\n\n"
@@ -80,15 +81,22 @@ def expand(
     revision: Revision = None,
 ) -> None:
     """Duplicate transformer blocks: same function, more depth (ModelGrow)."""
-    from modelgrow.surgery import ExpandOptions, anatomies, open_source, plan_expand, prepare
+    from modelgrow.surgery import ExpandOptions, anatomies, plan_expand, prepare
 
     options = ExpandOptions(mode=mode, blocks=blocks, group=group, stack=stack, init=init, allow_inexact=allow_inexact)
-    source = open_source(ckpt, config=config, variant=variant, revision=revision)
-    job = prepare(
-        source,
-        lambda checkpoint, known: plan_expand(checkpoint, known, options),
-        components=component or (),
-        known=anatomies(tuple(anatomy or ())),
+    known = anatomies(tuple(anatomy or ()))
+    job = planned(
+        ckpt,
+        lambda source: prepare(
+            source,
+            lambda checkpoint, its: plan_expand(checkpoint, its, options),
+            components=component or (),
+            known=known,
+        ),
+        dry_run=dry_run,
+        config=config,
+        variant=variant,
+        revision=revision,
     )
     finish(
         job,

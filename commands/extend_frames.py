@@ -24,8 +24,10 @@ from .options import (
     Variant,
     Workers,
 )
+from .sources import planned
 
 if TYPE_CHECKING:
+    from modelgrow.surgery import Job, Source
     from modelgrow.surgery.exvideo import Sinusoids
 
 EPILOG = (
@@ -83,17 +85,21 @@ def extend_frames(
     revision: Revision = None,
 ) -> None:
     """Longer clips: positions in time by RIFLEx, YaRN, NTK scaling or interpolation; ExVideo's blocks for SVD."""
-    from modelgrow.surgery import anatomies, open_source
+    from modelgrow.surgery import anatomies
     from modelgrow.surgery.clip_default import prepare_extend
     from modelgrow.surgery.extend_frames import ExtendOptions
     from modelgrow.surgery.exvideo import BASE_CLASS
     from modelgrow.surgery.grown import stock_name
 
-    source = open_source(ckpt, config=config, variant=variant, revision=revision)
     options = ExtendOptions(to=to, method=method, trainable=trainable, base_frames=base_frames)
-    if any(stock_name(part.class_name) == BASE_CLASS for part in source.components):
-        options = replace(options, sinusoids=_exact_sinusoids())
-    job = prepare_extend(source, options, components=component or (), known=anatomies(tuple(anatomy or ())))
+    known = anatomies(tuple(anatomy or ()))
+
+    def plan(source: Source) -> Job:
+        is_svd = any(stock_name(part.class_name) == BASE_CLASS for part in source.components)
+        chosen = replace(options, sinusoids=_exact_sinusoids()) if is_svd else options
+        return prepare_extend(source, chosen, components=component or (), known=known)
+
+    job = planned(ckpt, plan, dry_run=dry_run, config=config, variant=variant, revision=revision)
     finish(
         job,
         output,

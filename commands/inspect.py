@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from .console import console, count, escape, size
 from .options import AnatomyFiles, AsJson, Ckpt, Config, Revision, Variant
+from .sources import look_at
 
 if TYPE_CHECKING:
     from modelgrow.surgery import SourceReport
@@ -23,10 +24,10 @@ def inspect(
     revision: Revision = None,
 ) -> None:
     """Show what a checkpoint is, what can grow in it, and what has grown."""
-    from modelgrow.surgery import anatomies, open_source
+    from modelgrow.surgery import anatomies
     from modelgrow.surgery import inspect as look
 
-    source = open_source(ckpt, config=config, variant=variant, revision=revision)
+    source = look_at(ckpt, config=config, variant=variant, revision=revision)
     report = look(source, known=anatomies(tuple(anatomy or ())))
     if as_json:
         print(json.dumps(report.to_json(), indent=2))

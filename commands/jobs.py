@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from .bars import moving_bytes
-from .console import console, count, escape, say_unwritten, say_written
+from .console import console, count, escape, say_unwritten, say_written, size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,12 +91,15 @@ def _outline(job: Job) -> dict[str, Any]:
 
 def _show_plan(job: Job, output: Path, *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps({"output": str(output), **job.to_json()}, indent=2))
+        about = {"output": str(output), "download": job.download_bytes}
+        print(json.dumps({**about, **job.to_json()}, indent=2))
         return
     for name, plan in job.plans.items():
         _show_outline(name, plan)
         _show_tensors(plan)
     console().print()
+    if job.source.elsewhere:
+        console().print(f"would download {size(job.download_bytes)} from the Hub", highlight=False)
     say_unwritten(job.num_bytes, output)
 
 

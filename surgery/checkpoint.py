@@ -16,10 +16,11 @@ from typing import Any
 from . import strict_json
 from .disguise import CONVERT, PICKLE_SUFFIXES
 from .errors import CheckpointError, SourceError
-from .header import Tensor, read_header
+from .files import HERE, Files
+from .header import Tensor
 from .published import published_class
 from .record import RECORD_NAME, Record
-from .regular import check_link, names_in
+from .regular import check_link
 from .shards import INDEX_SUFFIX, read_shards
 
 __all__ = ["CONFIG_NAME", "INDEX_SUFFIX", "STEMS", "Checkpoint", "find_weights", "has_weights", "open_checkpoint"]
@@ -72,26 +73,29 @@ class Checkpoint:
         return dict(sorted(counts.items(), key=lambda item: -item[1]))
 
 
-def open_checkpoint(path: Path, *, config: Path | None = None, variant: str | None = None) -> Checkpoint:
+def open_checkpoint(
+    path: Path, *, config: Path | None = None, variant: str | None = None, files: Files = HERE
+) -> Checkpoint:
     """Open a component folder, a single .safetensors file, or an index, with its config.
 
     Args:
         path: The folder or the file.
         config: The config.json of a single file; otherwise the one beside it.
         variant: As in diffusers: "fp16" opens diffusion_pytorch_model.fp16.safetensors.
+        files: Where its files are; all of them here by default.
 
     Raises:
         SourceError: There are no weights.
         CheckpointError: Something in the files is wrong.
     """
-    is_folder = os.path.isdir(path)
+    is_folder = files.is_folder(path)
     folder = path if is_folder else path.parent
-    weights = find_weights(path, variant) if is_folder else _check_suffix(path)
+    weights = find_weights(path, variant, files) if is_folder else _check_suffix(path)
     check_link(weights, folder)
     if weights.name.endswith(".json"):
-        tensors, metadata = read_shards(weights)
+        tensors, metadata = read_shards(weights, files)
     else:
-        header = read_header(weights)
+        (header,) = files.headers([weights])
         tensors, metadata = dict(header.tensors), dict(header.metadata)
     record_path = folder / RECORD_NAME
     has_record = config is None and os.path.lexists(record_path)
@@ -106,9 +110,9 @@ def open_checkpoint(path: Path, *, config: Path | None = None, variant: str | No
     )
 
 
-def has_weights(folder: Path) -> bool:
+def has_weights(folder: Path, files: Files = HERE) -> bool:
     """Whether a folder holds safetensors that `open_checkpoint` would try to open. Raises `SourceError`."""
-    return any(_is_weights(name) for name in names_in(folder))
+    return any(_is_weights(name) for name in files.names(folder))
 
 
 def _is_weights(name: str) -> bool:
@@ -142,9 +146,9 @@ def _check_suffix(path: Path) -> Path:
     return path
 
 
-def find_weights(folder: Path, variant: str | None) -> Path:
+def find_weights(folder: Path, variant: str | None, files: Files = HERE) -> Path:
     """A component folder's weights: a file, or the index of its shards. Raises `GrowError` if that is not clear."""
-    names = names_in(folder)
+    names = files.names(folder)
     if variant is not None and not _VARIANT.fullmatch(variant):
         raise SourceError(f"--variant {variant!r:.60}: expected a word such as fp16, as it stands in the file's name")
     infix = f".{variant}" if variant else ""

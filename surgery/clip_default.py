@@ -12,6 +12,7 @@ from .extend_frames import OPERATION, plan_extend_frames
 from .extension import extension_of
 from .job import prepare
 from .regular import check_link
+from .selection import GENERATION_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from .source import Source
     from .step import Step
 
-GENERATION_NAME = "generation.json"
 LENGTH = "num_frames"
 BEFORE = "default_before"
 """Option of a step that set the length: what it was; null for none."""

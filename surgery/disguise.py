@@ -8,6 +8,8 @@ CONVERT = (
 )
 """What to do with weights that only a pickle has."""
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+OTHER_WEIGHTS = (*PICKLE_SUFFIXES, ".msgpack", ".h5", ".onnx", ".gguf")
+"""Of files of weights that are not opened here."""
 
 _ARCHIVE = "a compressed archive: unpack it and name what was in it"
 _MAGIC: tuple[tuple[bytes, str], ...] = (

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from .header import num_bytes
 from .segments import segments_of
+from .tensor import check_here
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,7 +68,8 @@ def fingerprint_of(checkpoint: Checkpoint) -> str:
 
 
 def fingerprint_of_planned(tensors: Iterable[PlannedTensor], sources: Mapping[str, Tensor]) -> str:
-    """The fingerprint of tensors as a plan would write them, before anything is written."""
+    """The fingerprint of tensors as a plan would write them, before anything is written. Raises as above."""
+    check_here(sources)
     with _Files() as files:
         return fingerprint(
             Sampled(name=t.name, dtype=t.dtype, shape=t.shape, read=_planned_reader(t, sources, files)) for t in tensors

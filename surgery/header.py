@@ -9,8 +9,6 @@ header that does not start with "{", names that are empty or can't be written ba
 from __future__ import annotations
 
 import json
-import math
-import os
 import sys
 from dataclasses import dataclass
 from itertools import pairwise
@@ -20,10 +18,24 @@ from .disguise import looks_like
 from .errors import CheckpointError
 from .regular import open_regular, read_at
 from .scan import Scanner
+from .tensor import DTYPE_BITS, Tensor, num_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
+
+__all__ = [
+    "DTYPE_BITS",
+    "MAX_HEADER",
+    "MAX_METADATA",
+    "MAX_TENSORS",
+    "Header",
+    "Tensor",
+    "num_bytes",
+    "parse_header",
+    "read_header",
+    "write_header",
+]
 
 MAX_HEADER = 100_000_000
 """The official library's limit, in bytes."""
@@ -33,51 +45,12 @@ MAX_METADATA = 10_000_000
 MAX_TENSORS = 100_000
 """In one file. Each takes some 500 bytes of memory, which a hostile header must not turn against us."""
 
+_START = 512
+"""Bytes of the beginning, for the length of the header and to see what a file is that is something else."""
 _MAX_NAME = 65_536
 _MAX_ENTRY = 65_536
 _METADATA = "__metadata__"
 _FIELDS = {"dtype", "shape", "data_offsets"}
-
-DTYPE_BITS: dict[str, int] = {
-    "F4": 4,
-    "F6_E2M3": 6,
-    "F6_E3M2": 6,
-    "BOOL": 8,
-    "U8": 8,
-    "I8": 8,
-    "F8_E5M2": 8,
-    "F8_E4M3": 8,
-    "F8_E8M0": 8,
-    "F8_E4M3FNUZ": 8,
-    "F8_E5M2FNUZ": 8,
-    "I16": 16,
-    "U16": 16,
-    "F16": 16,
-    "BF16": 16,
-    "I32": 32,
-    "U32": 32,
-    "F32": 32,
-    "C64": 64,
-    "F64": 64,
-    "I64": 64,
-    "U64": 64,
-}
-"""Bits per element of every dtype that a safetensors file may hold."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Tensor:
-    """Where a tensor's bytes lie. `offset` is counted from the start of `file`."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    file: Path
-    offset: int
-    nbytes: int
-
-    @property
-    def num_elements(self) -> int:
-        return math.prod(self.shape)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,16 +61,6 @@ class Header:
     metadata: Mapping[str, str]
 
 
-def num_bytes(dtype: str, shape: Iterable[int], *, where: str) -> int:
-    """Bytes that a tensor takes. Raises `CheckpointError` for an unknown dtype or a part of a byte."""
-    if dtype not in DTYPE_BITS:
-        raise CheckpointError(f"{where}: unknown dtype {dtype!r:.40}; known are {', '.join(DTYPE_BITS)}")
-    bits = math.prod(shape) * DTYPE_BITS[dtype]
-    if bits % 8:
-        raise CheckpointError(f"{where}: {bits} bits of {dtype} do not fill whole bytes")
-    return bits // 8
-
-
 def read_header(path: Path) -> Header:
     """Read and check the header of one file; no tensor is read.
 
@@ -105,11 +68,25 @@ def read_header(path: Path) -> Header:
         CheckpointError: Anything about the file is not as the format has it.
     """
     with open_regular(path) as (file, size):
-        start = os.pread(file, 512, 0)
-        length = int.from_bytes(start[:8], "little")
-        if size < 9 or length > min(MAX_HEADER, size - 8) or start[8:9] != b"{":
-            raise CheckpointError(f"{path}: {_what_is_wrong(start, length, size)}")
-        data = read_at(file, 8, length, path)
+        return parse_header(path, size, lambda start, count: read_at(file, start, count, path))
+
+
+def parse_header(path: Path, size: int, read: Callable[[int, int], bytes]) -> Header:
+    """Check the header of a file that may be anywhere.
+
+    Args:
+        path: What it is called, for messages and for the tensors.
+        size: Bytes of the whole file.
+        read: Gives bytes of the file: (start, count) -> exactly so many. Nothing but the header is asked for.
+
+    Raises:
+        CheckpointError: Anything about the file is not as the format has it.
+    """
+    start = read(0, min(size, _START))
+    length = int.from_bytes(start[:8], "little")
+    if size < 9 or length > min(MAX_HEADER, size - 8) or start[8:9] != b"{":
+        raise CheckpointError(f"{path}: {_what_is_wrong(start, length, size)}")
+    data = read(8, length)
     scanner = Scanner(data, where=f"{path}: header")
     metadata: dict[str, str] | None = None
     tensors: dict[str, Tensor] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,19 +12,20 @@ from . import strict_json
 from .anatomy import Anatomy
 from .anatomy_files import anatomies
 from .apply import copy_files, work_of, write_component
-from .checkpoint import CONFIG_NAME, Checkpoint
-from .checksums import CHECKSUMS_NAME, write_checksums
+from .carried import carried_files, carrier
+from .checkpoint import Checkpoint
+from .checksums import write_checksums
 from .disk import check_room, make_folder, write_text
 from .grown import stock_name
 from .index import edit_index, follow_slots, index_before, index_edits
 from .layout import OutputFile, lay_out
-from .record import RECORD_NAME, extend
-from .regular import check_link
+from .record import extend
 from .room import room_for
 from .slot import slot_of
 from .source import PIPELINE_NAME, Source, choose
 from .span import Progress
 from .staging import staged
+from .tensor import check_here
 from .watch import unchanged
 from .write import FileWork, Writer, carry
 
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from .record import Record
 
 Operation = Callable[[Checkpoint, Anatomy], "Plan"]
-
-_WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".msgpack", ".h5", ".onnx", ".gguf")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +64,14 @@ class Job:
     def num_bytes(self) -> int:
         """What the output will take, in bytes."""
         carried = sum(path.stat().st_size for path, _ in carried_files(self))
+        is_carried = carrier(self)
+        carried += sum(size for name, size in self.source.elsewhere.items() if is_carried(Path(name)))
         return sum(plan.num_bytes for plan in self.plans.values()) + carried
+
+    @property
+    def download_bytes(self) -> int:
+        """What `execute` needs and is still on the Hub, in bytes."""
+        return sum(self.source.elsewhere.values())
 
     @property
     def work_bytes(self) -> int:
@@ -137,8 +142,11 @@ def execute(
         checksum: Write `checksums.sha256`, which sha256sum(1) checks, with every file of the output.
 
     Raises:
+        SourceError: The source was opened by its headers alone.
         GrowError: See `apply` and `staged`.
     """
+    for checkpoint in job.checkpoints.values():
+        check_here(checkpoint.tensors)
     carried = carried_files(job)
     works = _works(job, carried, output)
     inputs = [segment.source for file in works for segment in file.segments if segment.source is not None]
@@ -191,38 +199,6 @@ def default_output(job: Job) -> Path:
     named = {"expand": "{mode}{blocks}", "extend-frames": "{to}f"}
     what = named.get(plan.operation, plan.operation).format(**plan.options)
     return Path(f"{Path(job.source.name).name}-{what}")
-
-
-def carried_files(job: Job) -> list[tuple[Path, Path]]:
-    """Every other file of the source, and where it goes in the output.
-
-    Raises:
-        CheckpointError: One of them is a link out of the source, whose content nobody meant to publish.
-    """
-    source = job.source
-    if source.path.is_file():
-        return list(job.added)
-    files = []
-    had = source.pipeline or {}
-    gone = {key for key, value in job.index_edits.items() if key in had and value in (None, [None, None])}
-    rewritten = (CHECKSUMS_NAME, *([PIPELINE_NAME] if job.index_edits else []), *job.texts)
-    for folder, folders, names in os.walk(source.path, followlinks=False):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        place = Path(folder).relative_to(source.path)
-        if place == Path():
-            folders[:] = [name for name in folders if name not in gone]
-        grows = place.as_posix() in job.plans or (place == Path() and "" in job.plans)
-        for name in sorted(names):
-            path = Path(folder) / name
-            stale = (grows and _is_replaced(name)) or (place == Path() and name in rewritten)
-            if not name.startswith(".") and path.is_file() and not stale:
-                check_link(path, source.path)
-                files.append((path, place / name))
-    return [*files, *job.added]
-
-
-def _is_replaced(name: str) -> bool:
-    return name in (CONFIG_NAME, RECORD_NAME) or name.endswith(_WEIGHT_SUFFIXES) or ".index." in name
 
 
 def _version() -> str:

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from .apply import write_tensors
 from .card import model_card
+from .carried import carried_files
 from .checkpoint import CONFIG_NAME, INDEX_SUFFIX
 from .content import Copy
 from .disk import write_text
 from .errors import CheckpointError, PlanError, SourceError
 from .fingerprint import fingerprint_of, fingerprint_of_planned
-from .job import Job, carried_files, made_with
+from .job import Job, made_with
 from .language_model import COMPONENT, TOKENIZER
 from .layout import output_file
 from .packed import GROWTH_NAME, KEY, Other, dump, is_plain, key_of

@@ -6,7 +6,6 @@ Shape letters: N rows that are there, M rows that are wanted, C width.
 from __future__ import annotations
 
 import math
-import os
 from typing import TYPE_CHECKING, Any
 
 from .errors import PlanError
@@ -34,7 +33,7 @@ def continued(tensor: Tensor, rows: int, name: str) -> bytes:
             f"{name!r} holds no sines, so no formula says how it goes on (was it trained?). "
             "--method interpolate stretches its rows"
         )
-    return _read(tensor) + _encode(formula[count:], tensor.dtype)
+    return tensor.read() + _encode(formula[count:], tensor.dtype)
 
 
 def stretched(tensor: Tensor, rows: int, first: int, name: str) -> bytes:
@@ -67,20 +66,15 @@ def _sines(rows: int, width: int, *, apart: bool) -> Any:
     return table
 
 
-def _read(tensor: Tensor) -> bytes:
-    with tensor.file.open("rb", buffering=0) as file:
-        return os.pread(file.fileno(), tensor.nbytes, tensor.offset)
-
-
 def _decode(tensor: Tensor, name: str) -> Any:
     """The values as float64."""
     import numpy as np
 
     if tensor.dtype == "BF16":
-        words = np.frombuffer(_read(tensor), dtype="<u2").astype("<u4") << 16
+        words = np.frombuffer(tensor.read(), dtype="<u2").astype("<u4") << 16
         values = words.view("<f4")
     elif tensor.dtype in ("F16", "F32", "F64"):
-        values = np.frombuffer(_read(tensor), dtype=f"<f{int(tensor.dtype[1:]) // 8}")
+        values = np.frombuffer(tensor.read(), dtype=f"<f{int(tensor.dtype[1:]) // 8}")
     else:
         raise PlanError(f"{name!r} is {tensor.dtype}; expected F32, F16 or BF16. Save the model in one of them")
     return values.astype(np.float64).reshape(tensor.shape)

@@ -12,13 +12,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from .errors import CheckpointError
-from .header import MAX_HEADER, read_header
+from .header import MAX_HEADER
 from .regular import check_link, read_regular
 from .scan import Scanner
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from .files import Files
     from .header import Header, Tensor
 
 INDEX_SUFFIX = ".safetensors.index.json"
@@ -30,19 +31,21 @@ _MAX_NAME = 65_536
 _MAX_OTHER = 1_000_000
 
 
-def read_shards(index_path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_shards(index_path: Path, files: Files) -> tuple[dict[str, Tensor], dict[str, str]]:
     """All tensors that an index names, shard by shard, and the shards' metadata.
 
     Raises:
         CheckpointError: The index or a shard is damaged, or they do not agree.
+        SourceError: A shard is not here and can't be had.
     """
     folder = index_path.parent
     weight_map = _read_weight_map(index_path)
     tensors: dict[str, Tensor] = {}
     metadata: dict[str, str] = {}
-    for name in sorted(set(weight_map.values())):
+    names = sorted(set(weight_map.values()))
+    for name in names:
         check_link(folder / name, folder)
-        header = read_header(folder / name)
+    for name, header in zip(names, files.headers(folder / name for name in names), strict=True):
         _check_shard(header, name, weight_map, index_path)
         tensors.update(header.tensors)
         metadata.update(header.metadata)

@@ -5,23 +5,25 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import strict_json
 from .checkpoint import CONFIG_NAME, Checkpoint, has_weights, open_checkpoint
-from .disguise import PICKLE_SUFFIXES
+from .disguise import CONVERT, OTHER_WEIGHTS
 from .errors import CheckpointError, SourceError
+from .files import HERE, Files, Report
 from .grown import stock_name
 from .regular import check_link, names_in
+from .selection import PIPELINE_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-PIPELINE_NAME = "model_index.json"
+__all__ = ["PIPELINE_NAME", "Component", "Source", "choose", "components_of", "open_source"]
+
 _HUB_ID = re.compile(r"[a-zA-Z0-9][\w.-]*/[a-zA-Z0-9_][\w.-]*", re.ASCII)
-_OTHER_WEIGHTS = (*PICKLE_SUFFIXES, ".msgpack", ".h5", ".onnx", ".gguf")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +45,20 @@ class Source:
     components: tuple[Component, ...]
     pipeline: Mapping[str, Any] | None = None
     """model_index.json, for a pipeline."""
+    commit: str | None = None
+    """Of a Hub id."""
+    elsewhere: Mapping[str, int] = field(default_factory=dict)
+    """Files of a model on the Hub that were not downloaded: path in the folder -> bytes. A plan needs none of them."""
 
 
 def open_source(
-    argument: str, *, config: Path | None = None, variant: str | None = None, revision: str | None = None
+    argument: str,
+    *,
+    config: Path | None = None,
+    variant: str | None = None,
+    revision: str | None = None,
+    headers_only: bool = False,
+    report: Report | None = None,
 ) -> Source:
     """Open what a user named.
 
@@ -56,36 +68,42 @@ def open_source(
         config: config.json for a single file that has none beside it.
         variant: Weights variant, such as "fp16".
         revision: Branch, tag or commit of a Hub id.
+        headers_only: Of a Hub id's weights that are not in the cache, fetch the headers alone. That is enough for
+            `inspect` and for a plan, which can be shown and not executed.
+        report: Told the name of every file whose header is fetched.
 
     Raises:
-        SourceError: Nothing is there, or it has no weights.
+        SourceError: Nothing is there, or it has no weights, or the Hub is needed and out of reach.
         CheckpointError: What is there is damaged.
     """
-    path, name = _locate(argument, revision)
+    if not (argument and os.path.lexists(argument)):
+        if not _HUB_ID.fullmatch(argument):
+            raise SourceError(
+                f"{argument[:300]!r}: no such folder or file, and not a Hub id (those look like "
+                "Wan-AI/Wan2.1-T2V-1.3B-Diffusers)"
+            )
+        from .hub_source import files_of
+
+        path, files = files_of(argument, revision, variant, headers_only=headers_only, report=report)
+        source = _open(path, argument, files, config, variant)
+        return replace(source, commit=path.name, elsewhere=files.elsewhere)
+    path = Path(argument)
+    name = Path(os.path.realpath(path)).name
+    return _open(path, name if os.path.isdir(path) else path.stem, HERE, config, variant)
+
+
+def _open(path: Path, name: str, files: Files, config: Path | None, variant: str | None) -> Source:
     index_path = path / PIPELINE_NAME
     if not os.path.isdir(path) or not os.path.lexists(index_path):
         _refuse_cache_root(path)
-        checkpoint = open_checkpoint(path, config=config, variant=variant)
+        checkpoint = open_checkpoint(path, config=config, variant=variant, files=files)
         unknown = "unknown" if checkpoint.config else f"unknown (no {CONFIG_NAME})"
         component = Component(name="", class_name=checkpoint.class_name or unknown, checkpoint=checkpoint)
         return Source(name=name, path=path, components=(component,))
     check_link(index_path, path)
     index = strict_json.read_object(index_path)
-    components = tuple(_components(path, index, variant))
+    components = tuple(_components(path, index, variant, files))
     return Source(name=name, path=path, components=components, pipeline=index)
-
-
-def _locate(argument: str, revision: str | None) -> tuple[Path, str]:
-    path = Path(argument)
-    if argument and os.path.lexists(path):
-        name = Path(os.path.realpath(path)).name
-        return path, name if os.path.isdir(path) else path.stem
-    if _HUB_ID.fullmatch(argument):
-        return _download(argument, revision), argument
-    raise SourceError(
-        f"{argument[:300]!r}: no such folder or file, and not a Hub id (those look like "
-        "Wan-AI/Wan2.1-T2V-1.3B-Diffusers)"
-    )
 
 
 def _refuse_cache_root(path: Path) -> None:
@@ -99,52 +117,42 @@ def _refuse_cache_root(path: Path) -> None:
     )
 
 
-def _download(repo_id: str, revision: str | None) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(
-            snapshot_download(repo_id, revision=revision, ignore_patterns=[f"*{suffix}" for suffix in _OTHER_WEIGHTS])
-        )
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise SourceError(
-            f"{repo_id}: not a folder here, and it can't be had from the Hub: {reason} "
-            "(a private or gated model needs 'hf auth login')"
-        ) from error
+def components_of(index: Mapping[str, Any]) -> dict[str, str]:
+    """What model_index.json says: name of a component -> its class."""
+    return {
+        name: entry[1]
+        for name, entry in index.items()
+        if not name.startswith("_")
+        and isinstance(entry, list)
+        and len(entry) == 2
+        and all(isinstance(part, str) for part in entry)
+    }
 
 
-def _components(path: Path, index: Mapping[str, Any], variant: str | None) -> list[Component]:
+def _components(path: Path, index: Mapping[str, Any], variant: str | None, files: Files) -> list[Component]:
     found = []
-    for name, entry in index.items():
-        if name.startswith("_") or not _is_component(entry):
-            continue
+    for name, class_name in components_of(index).items():
         folder = _component_folder(path, name)
-        if not os.path.isdir(folder):
+        if not files.is_folder(folder):
             continue
-        if has_weights(folder):
-            checkpoint = _open_component(folder, variant)
-            if checkpoint.class_name not in (None, entry[1]):
+        if has_weights(folder, files):
+            checkpoint = _open_component(folder, variant, files)
+            if checkpoint.class_name not in (None, class_name):
                 raise CheckpointError(
-                    f"{path / PIPELINE_NAME}: {name} is {entry[1]!r:.100}, its {CONFIG_NAME} says "
+                    f"{path / PIPELINE_NAME}: {name} is {class_name!r:.100}, its {CONFIG_NAME} says "
                     f"{checkpoint.class_name!r:.100}. One of them is of another model"
                 )
-            found.append(Component(name=name, class_name=entry[1], checkpoint=checkpoint))
-        elif any(file.endswith(_OTHER_WEIGHTS) for file in names_in(folder)):
-            found.append(Component(name=name, class_name=entry[1], checkpoint=None))
+            found.append(Component(name=name, class_name=class_name, checkpoint=checkpoint))
+        elif any(file.endswith(OTHER_WEIGHTS) for file in files.names(folder)):
+            found.append(Component(name=name, class_name=class_name, checkpoint=None))
     return found
 
 
-def _open_component(folder: Path, variant: str | None) -> Checkpoint:
+def _open_component(folder: Path, variant: str | None, files: Files) -> Checkpoint:
     # A pipeline rarely has every component in the variant; diffusers too falls back to the plain file.
-    if variant and not any(f".{variant}" in file for file in names_in(folder)):
+    if variant and not any(f".{variant}" in file for file in files.names(folder)):
         variant = None
-    return open_checkpoint(folder, variant=variant)
-
-
-def _is_component(entry: Any) -> bool:
-    return isinstance(entry, list) and len(entry) == 2 and all(isinstance(part, str) for part in entry)
+    return open_checkpoint(folder, variant=variant, files=files)
 
 
 def _component_folder(path: Path, name: str) -> Path:
@@ -179,6 +187,8 @@ def choose(source: Source, names: Sequence[str], growable: Collection[str]) -> d
                     f"{c.checkpoint.path}: there is no {CONFIG_NAME} beside it, so its architecture is unknown. "
                     f"Put the model's {CONFIG_NAME} there, or name it with --config"
                 )
+            if c.checkpoint is None and stock_name(c.class_name) in growable:
+                raise SourceError(f"{source.name}: {c.name} has no safetensors: {CONVERT}")
         what = ", ".join(f"{c.name or 'it'} is {c.class_name}" for c in candidates if c.name not in chosen)
         raise SourceError(
             f"{source.name}: nothing here that can grow ({what or 'no weights'}). "

@@ -1,0 +1,174 @@
+"""What is asked of the Hugging Face Hub: which files a model has, some of them, or a few bytes of one.
+
+All of it is huggingface_hub's own (its cache, session, token, HF_ENDPOINT, HF_HUB_OFFLINE, proxies); here its
+errors become sentences. It is imported late: a path on the disk needs none of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from glob import escape
+from pathlib import Path
+from typing import Any
+
+from .errors import CheckpointError, SourceError
+from .header import Header, parse_header
+from .hub_errors import explained
+
+CHUNK = 1 << 17
+"""Bytes of the first request for a header; one in thirty is longer."""
+_MAX_FETCH = 1 << 26
+"""Bytes of a tensor that is fetched by itself: a table of positions has a few thousand."""
+_FIRST = ("README.md", "model_index.json", "config.json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repo:
+    """A model on the Hub at one commit."""
+
+    repo_id: str
+    commit: str
+    folder: Path
+    """Its snapshot in the cache, with those of its files that are here."""
+    sizes: Mapping[str, int] | None
+    """File -> bytes. None if nobody knows: the Hub is out of reach, and an old huggingface_hub filled the cache."""
+
+
+def open_repo(repo_id: str, revision: str | None) -> Repo:
+    """Find a model's commit and the names of its files; of those only the first small ones are downloaded.
+
+    Where the Hub is out of reach, what the cache knows of the model counts.
+
+    Raises:
+        SourceError: It is not there, or not for this user, or neither on the Hub nor in the cache.
+        CheckpointError: The Hub lists a file outside of the model's folder.
+    """
+    from huggingface_hub import get_cached_repo_tree, snapshot_download
+    from huggingface_hub.errors import CachedRepoTreeNotFoundError, IncompleteSnapshotError
+
+    with explained(repo_id, revision), _quietly():
+        try:
+            folder = Path(snapshot_download(repo_id, revision=revision, allow_patterns=list(_FIRST)))
+        except IncompleteSnapshotError as error:  # whether what is missing is needed turns out later
+            folder = Path(error.snapshot_path)
+    try:
+        files = get_cached_repo_tree(repo_id, revision=folder.name)
+    except CachedRepoTreeNotFoundError:
+        return Repo(repo_id=repo_id, commit=folder.name, folder=folder, sizes=None)
+    sizes = {file.path: file.size for file in files}
+    for name in sizes:
+        if "\\" in name or "\0" in name or any(part in ("", ".", "..") for part in name.split("/")):
+            raise CheckpointError(f"{repo_id}: the Hub lists {name!r:.200}, which is no file inside of the model")
+    return Repo(repo_id=repo_id, commit=folder.name, folder=folder, sizes=sizes)
+
+
+def download(repo: Repo, names: Collection[str], *, with_bars: bool = False) -> None:
+    """Have these files in the cache; no request is made for one that is there. Raises `SourceError`."""
+    from huggingface_hub import snapshot_download
+
+    if all((repo.folder / name).exists() for name in names):
+        return
+    with explained(repo.repo_id, repo.commit), nullcontext() if with_bars else _quietly():
+        snapshot_download(repo.repo_id, revision=repo.commit, allow_patterns=[escape(name) for name in names])
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without bars: a handful of small files need none, and theirs would break into ours."""
+    from huggingface_hub import constants, utils
+
+    tools: Any = utils
+    if constants.HF_HUB_DISABLE_PROGRESS_BARS is not None or tools.are_progress_bars_disabled():
+        yield
+        return
+    tools.disable_progress_bars()
+    try:
+        yield
+    finally:
+        tools.enable_progress_bars()
+
+
+def fetch_header(repo: Repo, name: str) -> Header:
+    """Read and check the header of a safetensors file that is on the Hub. Its tensors can fetch themselves.
+
+    Raises:
+        SourceError: It can't be had.
+        CheckpointError: See `parse_header`; or it is not as long as the Hub says.
+    """
+    size = (repo.sizes or {})[name]
+    start = b""
+
+    def read(begin: int, count: int) -> bytes:
+        nonlocal start
+        if begin + count > len(start):
+            stop = min(max(begin + count, CHUNK), size)
+            start += fetch(repo, name, len(start), stop - len(start))
+        return start[begin : begin + count]
+
+    header = parse_header(repo.folder / name, size, read)
+    get = partial(_fetch_tensor, repo, name)
+    tensors = {key: replace(tensor, fetch=get) for key, tensor in header.tensors.items()}
+    return Header(tensors=tensors, metadata=header.metadata)
+
+
+def fetch(repo: Repo, name: str, start: int, count: int) -> bytes:
+    """Bytes of a file on the Hub, by a range request. No more are read, whatever the server sends.
+
+    Raises:
+        SourceError: The Hub is out of reach or refuses, or has no ranges.
+        CheckpointError: The file is not as long as the Hub says.
+    """
+    from huggingface_hub import constants, hf_hub_url, utils
+
+    if not count:
+        return b""
+    tools: Any = utils  # which exports by a table that no type checker reads
+    url = hf_hub_url(repo.repo_id, name, revision=repo.commit)
+    # A compressed answer would count other bytes than the file's.
+    headers = {"Range": f"bytes={start}-{start + count - 1}", "Accept-Encoding": "identity"}
+    with (
+        explained(repo.repo_id, repo.commit),
+        tools.http_stream_backoff(
+            "GET",
+            url,
+            headers={**tools.build_hf_headers(), **headers},
+            timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT,
+            follow_redirects=True,
+            max_retries=2,
+        ) as response,
+    ):
+        tools.hf_raise_for_status(response)
+        _check_range(repo, name, response, start)
+        data = bytearray()
+        for chunk in response.iter_raw(chunk_size=1 << 16):
+            data += chunk
+            if len(data) >= count:
+                break
+    if len(data) < count:
+        raise CheckpointError(f"{repo.repo_id}: {name} ends at byte {start + len(data)}, before its header does")
+    return bytes(data[:count])
+
+
+def _check_range(repo: Repo, name: str, response: Any, start: int) -> None:
+    given = str(response.headers.get("Content-Range", ""))
+    if response.status_code != 206 or not given.startswith(f"bytes {start}-"):
+        raise SourceError(
+            f"{repo.repo_id}: {response.url.host} sends no part of {name}, only all of it (status "
+            f"{response.status_code}, expected 206), so its header can't be read alone. Download the model "
+            f"(hf download {repo.repo_id}), and come back"
+        )
+    total, size = given.rpartition("/")[2], (repo.sizes or {})[name]
+    if total not in ("*", str(size)):
+        raise CheckpointError(f"{repo.repo_id}: {name} has {total:.20} bytes, and the Hub lists it with {size}")
+
+
+def _fetch_tensor(repo: Repo, name: str, start: int, count: int) -> bytes:
+    if count > _MAX_FETCH:
+        raise SourceError(
+            f"{repo.repo_id}: {count} bytes of {name} are needed, more than is fetched without the file. Download the "
+            f"model (hf download {repo.repo_id}), and come back"
+        )
+    return fetch(repo, name, start, count)
