@@ -97,7 +97,9 @@ def ltx2(row: str = "ltx2") -> Any:
     )
 
 
-def isolated(pipeline: Any, calls: list[tuple[Any, dict[str, Any], Any]]) -> tuple[torch.Tensor, ...]:
+def isolated(
+    pipeline: Any, calls: list[tuple[Any, dict[str, Any], Any]]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Latents, timesteps and the video's answer of the first call that keeps video and sound apart."""
     _, asked, answer = next(call for call in calls if call[1]["isolate_modalities"])
     size = asked["num_frames"], asked["height"], asked["width"]

@@ -8,7 +8,7 @@ v = `sqrt(a_t) e - sqrt(1 - a_t) x` ("v_prediction", Salimans and Ho, arXiv 2202
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 
@@ -26,7 +26,7 @@ class Diffusion:
     prediction: str
 
     @classmethod
-    def of(cls, scheduler: Any) -> Diffusion:
+    def of(cls, scheduler: Any) -> Self:
         """From a diffusers scheduler. Raises `TrainError` if it predicts something else."""
         prediction = scheduler.config.prediction_type
         if prediction not in PREDICTIONS:
