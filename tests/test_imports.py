@@ -131,10 +131,7 @@ def test_constraints_pin_a_version_that_each_requirement_allows() -> None:
     assert all(re.fullmatch(r"[a-z0-9-]+==[0-9][0-9a-z.]*", line) for line in lines)
     pins = dict(line.split("==") for line in lines)
     assert list(pins) == sorted(pins)
-    unpinned = {"bitsandbytes"}  # of the 8bit extra; it needs a GPU and was never installed here
     for name, requirement in requirements().items():
-        if name in unpinned:
-            continue
         assert requirement.specifier.contains(pins[name]), f"{requirement} excludes {pins[name]}"
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,7 +113,7 @@ def _split(state: dict[str, Any]) -> tuple[dict[str, torch.Tensor], dict[str, An
     tensors: dict[str, torch.Tensor] = {}
     plain: dict[str, dict[str, Any]] = {}
     for number, values in state["state"].items():
-        for key, value in values.items():
+        for key, value in _flat(values):
             if isinstance(value, torch.Tensor):
                 tensors[f"{number}.{key}"] = value.detach().contiguous().cpu()
             else:
@@ -120,9 +121,22 @@ def _split(state: dict[str, Any]) -> tuple[dict[str, torch.Tensor], dict[str, An
     return tensors, {"plain": plain, "param_groups": state["param_groups"]}
 
 
+def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """bitsandbytes keeps tables within tables; their keys are joined by dots."""
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
+
+
 def _join(tensors: dict[str, torch.Tensor], rest: dict[str, Any]) -> dict[str, Any]:
-    state: dict[int, dict[str, Any]] = {int(number): dict(values) for number, values in rest["plain"].items()}
-    for name, value in tensors.items():
-        number, key = name.split(".", 1)
-        state.setdefault(int(number), {})[key] = value
+    state: dict[int, dict[str, Any]] = {}
+    plain = ((f"{number}.{key}", value) for number, values in rest["plain"].items() for key, value in values.items())
+    for name, value in (*plain, *tensors.items()):
+        number, *above, key = name.split(".")
+        place = state.setdefault(int(number), {})
+        for part in above:
+            place = place.setdefault(part, {})
+        place[key] = value
     return {"state": state, "param_groups": rest["param_groups"]}

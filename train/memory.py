@@ -17,8 +17,10 @@ from .cost import measure_step
 from .quantize import bytes_of, is_quantized
 from .unmasked import Unmasked
 
-OPTIMIZER_BYTES = {"adamw": 8, "adamw8bit": 2}
-"""State per trained value: two moments."""
+WHOLE_BELOW = 4096
+"""Values of a tensor whose moments bitsandbytes leaves in float32."""
+BLOCK = 256
+"""Values that share a float32 scale there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +69,7 @@ def predict_memory(
         model: With gradients required just where they will be.
         predict: Calls a model with `inputs`.
         inputs: Tensors of the true shapes and dtypes, by name; tables of tensors too.
-        optimizer: A key of `OPTIMIZER_BYTES`.
+        optimizer: "adamw" or "adamw8bit".
         average: Whether trained parameters are averaged.
         autocast: The context that the run's forward passes stand in.
     """
@@ -93,10 +95,17 @@ def predict_memory(
     return Memory(
         weights=sum(map(bytes_of, (*model.parameters(), *model.buffers()))),
         gradients=sum(p.numel() * p.element_size() for p in trained),
-        optimizer=values * OPTIMIZER_BYTES[optimizer],
+        optimizer=sum(state_bytes(p.numel(), optimizer) for p in trained),
         average=values * 4 if average else 0,
         activations=activations,
     )
+
+
+def state_bytes(values: int, optimizer: str) -> int:
+    """Two moments of a tensor: float32, or a byte each and a float32 scale per block."""
+    if optimizer == "adamw8bit" and values >= WHOLE_BELOW:
+        return 2 * (values + 4 * -(-values // BLOCK))
+    return 8 * values
 
 
 class _StandIn(torch.nn.Module):

@@ -8,6 +8,7 @@ A run with them is of an approximation to the base; what it saves is the base's 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -86,9 +87,8 @@ def _config(kind: str, whole: list[str]) -> Any:
     from diffusers import BitsAndBytesConfig, TorchAoConfig
 
     if kind == "torchao-int8":
-        from torchao.quantization import Int8WeightOnlyConfig
-
-        return TorchAoConfig(Int8WeightOnlyConfig(), modules_to_not_convert=whole)
+        int8 = import_module("torchao.quantization").Int8WeightOnlyConfig()
+        return TorchAoConfig(int8, modules_to_not_convert=whole)
     if kind == "bitsandbytes-int8":
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=whole)
     return BitsAndBytesConfig(

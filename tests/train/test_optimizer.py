@@ -1,0 +1,100 @@
+"""The 8-bit optimizer: what it keeps, that it goes on bit for bit, and what is said without it."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_runs import bytes_of, settings
+
+from modelgrow.surgery import TrainError, open_checkpoint
+from modelgrow.train import checkpoints
+from modelgrow.train.checkpoints import State
+from modelgrow.train.memory import state_bytes
+from modelgrow.train.optimizer import make_optimizer
+from modelgrow.train.quantize import bytes_of as held
+from modelgrow.train.run import train
+from modelgrow.train.settings import Settings
+
+needs_bitsandbytes = pytest.mark.skipif(
+    find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed (pip: modelgrow[8bit])"
+)
+EIGHT = Settings(model="", data="", output="", optimizer="adamw8bit", learning_rate=1e-2)
+
+
+def trained(steps: int, state: dict[str, object] | None = None) -> tuple[torch.nn.Linear, torch.optim.Optimizer]:
+    """128 x 64 weights, whose moments fit into 8 bits, and 64 biases, whose moments are too few for that."""
+    torch.manual_seed(0)
+    model = torch.nn.Linear(128, 64)
+    optimizer = make_optimizer(list(model.parameters()), EIGHT)
+    for _ in range(steps):
+        step(model, optimizer)
+    return model, optimizer
+
+
+def step(model: torch.nn.Linear, optimizer: torch.optim.Optimizer) -> None:
+    optimizer.zero_grad()
+    model(torch.linspace(-1, 1, 256).reshape(2, 128)).square().sum().backward()
+    optimizer.step()
+
+
+@needs_bitsandbytes
+def test_moments_are_a_byte_each_and_the_prediction_knows() -> None:
+    model, optimizer = trained(3)
+    kept = [
+        {k: v for k, v in optimizer.state[p].items() if k.startswith(("state", "absmax"))} for p in model.parameters()
+    ]
+    assert [state["state1"].dtype for state in kept] == [torch.uint8, torch.float32]
+    found = [sum(map(held, state.values())) for state in kept]
+    assert found == [state_bytes(p.numel(), "adamw8bit") for p in model.parameters()] == [16640, 512]
+    assert state_bytes(8192, "adamw") == 65536
+
+
+@needs_bitsandbytes
+def test_it_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    model, optimizer = trained(3)
+    state = State(
+        step=3,
+        trained={name: p.detach() for name, p in model.named_parameters()},
+        optimizer=optimizer.state_dict(),
+        ema={},
+        best_loss=0.0,
+        best_step=3,
+        average=None,
+    )
+    found = checkpoints.load(checkpoints.save(tmp_path, state))
+    model, optimizer = trained(0)
+    model.load_state_dict(found.trained)
+    optimizer.load_state_dict(found.optimizer)
+    for _ in range(2):
+        step(model, optimizer)
+    expected, _ = trained(5)
+    assert torch.equal(model.weight, expected.weight)
+    assert torch.equal(model.bias, expected.bias)
+    forgetful, optimizer = trained(0)
+    forgetful.load_state_dict(found.trained)
+    for _ in range(2):
+        step(forgetful, optimizer)
+    assert not torch.equal(forgetful.weight, expected.weight)
+
+
+@needs_bitsandbytes
+def test_a_run_with_it_goes_on_bit_for_bit(grown: Path, tmp_path: Path) -> None:
+    eight = {"optimizer": "adamw8bit", "ema_decay": 0.5}
+    train(settings(grown, tmp_path / "run", steps=2, **eight))
+    longer = train(settings(grown, tmp_path / "run", steps=4, **eight))
+    whole = train(settings(grown, tmp_path / "whole", steps=4, **eight))
+    before, after = bytes_of(grown), bytes_of(longer.model)
+    assert after == bytes_of(whole.model)
+    record = open_checkpoint(longer.model / "transformer").record
+    assert record is not None
+    assert set(record.zeroed) <= {name for name in before if before[name] != after[name]} <= set(record.new)
+
+
+def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
+    with pytest.raises(TrainError, match=r"needs bitsandbytes: pip install 'modelgrow\[8bit\]'"):
+        make_optimizer([torch.nn.Parameter(torch.zeros(1))], EIGHT)
