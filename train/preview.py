@@ -1,4 +1,4 @@
-"""Preview clips from fixed prompts, pictures and seeds: the model as it is, beside what it was before the first step."""
+"""Preview clips from fixed prompts, pictures and seeds: the model as it is, beside what it was before the run."""
 
 from __future__ import annotations
 

@@ -80,5 +80,5 @@ def test_other_schedulers_and_shares_say_so() -> None:
 
     with pytest.raises(TrainError, match="DDIMScheduler: a given first frame needs rectified flow"):
         first_frame_flow(Other(), settings(first_frame=1.0))
-    with pytest.raises(TrainError, match="first_frame is 1.5; it must lie between 0 and 1"):
+    with pytest.raises(TrainError, match=r"first_frame is 1\.5; it must lie between 0 and 1"):
         settings(first_frame=1.5)

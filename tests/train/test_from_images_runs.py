@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,10 @@ CLIPS = "shapes:1:2"
 def grow(base: Path, output: Path, mode: str = "suffix") -> Path:
     options = ExpandOptions(mode=mode, blocks=1)
     job = prepare(open_source(str(base)), lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, options))
-    return execute(job, output)
+    execute(job, output)
+    steps = {"num_inference_steps": 2}
+    (output / "generation.json").write_text(json.dumps(steps))
+    return output
 
 
 def grown(name: str, folder: Path) -> Path:
@@ -114,5 +118,5 @@ def test_a_folder_of_the_wrong_pipeline_is_refused_before_it_is_loaded(tmp_path:
 def test_learned_positions_have_one_size(tmp_path: Path) -> None:
     model = grown("cogvideox", tmp_path)
     changes = {**small("cogvideox"), "height": 32}
-    with pytest.raises(TrainError, match="clips of 32 x 64 pixels; the transformer's learned positions .* 48 x 64"):
+    with pytest.raises(TrainError, match=r"clips of 32 x 64 pixels; the transformer's learned positions .* 48 x 64"):
         train(settings(model, tmp_path / "run", **changes))

@@ -1,7 +1,7 @@
 """Which job a model class does in its pipeline, where it can do several: told by its config and model_index.json.
 
-What can't be trained is refused here, before anything is loaded. Channels are counted by the model's own `out_channels`,
-the latents' C: a transformer that reads more reads a picture, or a clip, beside the noisy latents.
+What can't be trained is refused here, before anything is loaded. Channels are counted by the model's own
+`out_channels`, the latents' C: a transformer that reads more reads a picture, or a clip, beside the noisy latents.
 """
 
 from __future__ import annotations

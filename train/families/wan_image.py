@@ -2,8 +2,9 @@
 
 The picture is the clip's own first frame, and its last one too for first-and-last-frame models, whose config says so by
 `pos_embed_seq_len`. The transformer reads it three times over: as latents of the clip with gray in place of every other
-frame, as a mask of the frames that are given, and, in Wan 2.1, as CLIP states in cross-attention. No noise is put on it,
-neither here nor in the pipeline, and it stays where a caption is dropped: the pipeline's unguided branch sees it too.
+frame, as a mask of the frames that are given, and, in Wan 2.1, as CLIP states in cross-attention. No noise is put on
+it, neither here nor in the pipeline, and it stays where a caption is dropped: the pipeline's unguided branch sees it
+too.
 
 Shape letters: B samples, C channels, T frames, F latent frames, H, W in pixels, h, w in latents, P pictures of a clip
 (1 or 2), L tokens of a picture, D width of the states, K frames that the VAE joins into one.
@@ -14,7 +15,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from PIL import Image
 
 from .wan import encode_text, encode_video, objective
 
@@ -35,15 +35,10 @@ def encode_conditions(pipeline: Any, pixels: torch.Tensor, frame_rates: list[flo
     conditions = {LATENTS: encode_video(pipeline, given)}
     if _config(pipeline).image_dim is not None:
         ends = pixels[:, :, [0, -1] if both else [0]].transpose(1, 2)
-        states = pipeline.encode_image([as_picture(frame) for frame in ends.flatten(0, 1)])
+        # As pictures, which the image processor makes smaller in another way than tensors.
+        states = pipeline.encode_image(pipeline.video_processor.postprocess(ends.flatten(0, 1), output_type="pil"))
         conditions[STATES] = states.unflatten(0, ends.shape[:2]).flatten(1, 2)
     return conditions
-
-
-def as_picture(frame: torch.Tensor) -> Image.Image:
-    """(3, H, W) in [-1, 1] -> the picture that it was, for image processors that resize as PIL does."""
-    values = ((frame.float() + 1) * 127.5).round().clamp(0, 255).to("cpu", torch.uint8)
-    return Image.fromarray(values.permute(1, 2, 0).numpy())
 
 
 def predict(pipeline: Any, model: Any, noisy: torch.Tensor, timesteps: torch.Tensor, text: Text) -> torch.Tensor:
