@@ -118,11 +118,18 @@ def write_card(run: Run, loop: Loop, told: dict[str, Any], output: Path) -> None
 
 
 def save_lora(run: Run, values: dict[str, torch.Tensor], output: Path) -> None:
-    """The LoRA as diffusers' `load_lora_weights` takes it."""
+    """The LoRA as diffusers takes it: a pipeline's `load_lora_weights`, or, of those without, a model's
+    `load_lora_adapter` with the component's name as `prefix`."""
+    from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE
     from peft import get_peft_model_state_dict
 
-    layers = get_peft_model_state_dict(run.model, state_dict=values)
-    run.pipeline.save_lora_weights(output, **{f"{run.component.name}_lora_layers": layers})
+    name, layers = run.component.name, get_peft_model_state_dict(run.model, state_dict=values)
+    if hasattr(run.pipeline, "save_lora_weights"):
+        run.pipeline.save_lora_weights(output, **{f"{name}_lora_layers": layers})
+        return
+    output.mkdir(parents=True, exist_ok=True)
+    packed = {f"{name}.{key}": value.detach().cpu().contiguous() for key, value in layers.items()}
+    save_file(packed, output / LORA_WEIGHT_NAME_SAFE, metadata={"format": "pt"})
 
 
 def write_model(source: Source, component: str, trained: Trained, output: Path, *, overwrite: bool = False) -> Path:

@@ -200,6 +200,28 @@ def test_a_grown_model_trains_what_is_new(kind: str, tmp_path: Path, monkeypatch
     assert result.predicted_memory > 0
 
 
+def test_a_lora_is_the_models_where_the_pipeline_takes_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = tiny_cosmos("text2image")
+    monkeypatch.setitem(type(base).__init__.__globals__, "CosmosSafetyChecker", Trusting)
+    base.save_pretrained(tmp_path / "base")
+    chosen = settings(tmp_path / "base", tmp_path / "run", data="shapes:1:2", steps=2, num_frames=1, train="lora")
+    result = train(chosen)
+    model = base.transformer
+    inputs = {
+        "hidden_states": torch.ones(1, 4, 1, 4, 4),
+        "timestep": torch.ones(1),
+        "encoder_hidden_states": torch.ones(1, 3, 16),
+    }
+    with torch.no_grad():
+        before = model(**inputs).sample
+        model.load_lora_adapter(result.model, use_safetensors=True)
+        after = model(**inputs).sample
+    assert not torch.equal(before, after)
+    moved = [parameter for name, parameter in model.named_parameters() if "lora_B" in name]
+    assert moved
+    assert all(parameter.abs().max() > 0 for parameter in moved)
+
+
 def test_what_cannot_be_trained_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline = tiny_cosmos("text2image", concat_padding_mask=True)
     monkeypatch.setattr(cosmos, "is_torchvision_available", lambda: False)
