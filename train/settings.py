@@ -68,12 +68,13 @@ class Settings:
     timestep_sampling: str = "logit_normal"
     """"logit_normal" or "uniform"; rectified flow only."""
     shift: float | None = None
-    """Of the noise levels, s' = shift s / (1 + (shift - 1) s); None is the scheduler's own."""
+    """Of the noise levels, s' = shift s / (1 + (shift - 1) s); None is the scheduler's own, or what a model was trained
+    with where that is another."""
     frame_conditioning: float = 0.2
     """Open-Sora 1.2 only: share of the samples in which some frames are given; the default is its first stage's."""
     first_frame: float | None = None
-    """LTX-Video and Wan 2.2 TI2V-5B only: share of the samples whose first frame is given; None is all of them for an
-    image-to-video pipeline, and none for text to video."""
+    """LTX-Video, Wan 2.2 TI2V-5B, Kandinsky 5 image to video: share of the samples whose first frame is given; None is
+    all of them for an image-to-video pipeline, and none for text to video."""
     edm: str = "standard"
     """Stable Video Diffusion only: "standard", or "exvideo" for the noise levels and weights of its script."""
     contrast: float = 1.0
@@ -93,7 +94,7 @@ class Settings:
     previews: tuple[str, ...] = ()
     """Prompts of preview clips."""
     preview_image: str | None = None
-    """Picture that preview clips start from; None is the first frame of a clip of the data, where the model needs one."""
+    """Picture that preview clips start from; None is a clip's own first frame, where the model needs one."""
     alarm_after: int = 50
     """Steps after which a run that changed nothing fails."""
     tracker: str = "tensorboard"
