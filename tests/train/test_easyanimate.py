@@ -84,7 +84,7 @@ def test_a_given_picture_has_the_noise_that_follows_from_it() -> None:
 def test_control_is_called_as_without_a_control_clip(monkeypatch: pytest.MonkeyPatch) -> None:
     encode = EasyAnimateControlPipeline.encode_prompt
 
-    def spared(self: Any, *args: Any, text_encoder_index: int, **kwargs: Any) -> Any:
+    def spared(self: Any, *args: Any, text_encoder_index: int = 0, **kwargs: Any) -> Any:
         return encode(self, *args, **kwargs)
 
     # diffusers 0.42.1 hands it an argument that it does not take, so that this pipeline can't run as it is.
