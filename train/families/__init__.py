@@ -26,6 +26,7 @@ from . import (
     sd3,
     svd,
     wan,
+    wan_vace,
 )
 from .choose import CHOICES, REFUSED
 from .family import trait
@@ -39,6 +40,7 @@ __all__ = ["FAMILIES", "family_of", "trait"]
 
 FAMILIES: dict[str, Any] = {
     "WanTransformer3DModel": wan,
+    "WanVACETransformer3DModel": wan_vace,
     "CogVideoXTransformer3DModel": cogvideox,
     "LTXVideoTransformer3DModel": ltx,
     "LTX2VideoTransformer3DModel": ltx2,

@@ -1,0 +1,119 @@
+"""Wan VACE: its control stream reads what the pipeline makes of nothing, or of a first frame and a mask."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, WanVACEPipeline
+from models import build
+from tiny_from_images import tiny
+from tiny_pipelines import TRANSFORMER, VAE, text_encoder, tokenizer
+from tiny_runs import bytes_of, settings
+
+from modelgrow.surgery import ExpandOptions, execute, open_checkpoint, open_source, plan_expand, prepare
+from modelgrow.train.families import wan_vace
+from modelgrow.train.objectives import RectifiedFlow
+from modelgrow.train.objectives.one_side import OneSide
+from modelgrow.train.objectives.told_flow import ToldFlow
+from modelgrow.train.run import train
+
+SIZE = {"num_frames": 5, "height": 32, "width": 48}
+PROMPT = "a red circle moves right"
+FACTOR = 2
+"""Pixels a side of a latent, without the patches that this pipeline does not know of."""
+UNPATCHED = {**VAE, "patch_size": None, "in_channels": 3, "out_channels": 3, "scale_factor_spatial": FACTOR}
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> Any:
+    read = {**TRANSFORMER, "vace_layers": (0, 1), "vace_in_channels": 8 + FACTOR**2}
+    made = WanVACEPipeline(
+        tokenizer=tokenizer(),
+        text_encoder=text_encoder(),
+        vae=build("AutoencoderKLWan", UNPATCHED, seed=1),
+        transformer=build("WanVACETransformer3DModel", read),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+    )
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+def recorded_call(pipeline: Any, **given: Any) -> tuple[dict[str, Any], torch.Tensor]:
+    calls: list[tuple[dict[str, Any], torch.Tensor]] = []
+    handle = pipeline.transformer.register_forward_hook(
+        lambda _module, _args, kwargs, output: calls.append((kwargs, output[0])), with_kwargs=True
+    )
+    generator = torch.Generator().manual_seed(0)
+    options = {"num_inference_steps": 2, "guidance_scale": 1.0, "generator": generator, "output_type": "latent"}
+    pipeline(prompt=PROMPT, **SIZE, **options, **given)
+    handle.remove()
+    return calls[0]
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_predict_is_the_pipelines_call(given: bool, pipeline: Any) -> None:
+    shape = (SIZE["num_frames"], SIZE["height"], SIZE["width"], 3)
+    frames = np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)
+    control: dict[str, Any] = {}
+    if given:  # gray is 0 in [-1, 1] here, where a picture can only come near it
+        still = torch.zeros(5, 3, 32, 48)
+        still[0] = torch.tensor(frames[0]).permute(2, 0, 1) / 127.5 - 1
+        mask = torch.ones_like(still)
+        mask[0] = 0
+        control = {"video": [(still + 1) / 2], "mask": [mask]}
+    kwargs, expected = recorded_call(pipeline, **control)
+    pixels = torch.tensor(frames).permute(3, 0, 1, 2)[None] / 127.5 - 1
+    with torch.no_grad():
+        text = {**wan_vace.encode_text(pipeline, [PROMPT]), **wan_vace.encode_conditions(pipeline, pixels, [None])}
+        told = torch.stack([kwargs["timestep"], torch.full((1,), float(given))], dim=1)
+        found, other = (
+            wan_vace.predict(pipeline, pipeline.transformer, kwargs["hidden_states"], timesteps, text)
+            for timesteps in (told, told * torch.tensor([1.0, 0.0]) + torch.tensor([0.0, float(not given)]))
+        )
+        plain = wan_vace.predict(pipeline, pipeline.transformer, kwargs["hidden_states"], kwargs["timestep"], text)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert (other - expected).abs().max() > 1e-3
+    assert torch.equal(plain, other if given else found)
+
+
+def test_the_objective_says_which_samples_have_their_first_frame(pipeline: Any) -> None:
+    plain = wan_vace.objective(pipeline, settings(Path("m"), Path("o")))
+    assert plain == RectifiedFlow(shift=3.0)
+    objective = wan_vace.objective(pipeline, settings(Path("m"), Path("o"), first_frame=0.3))
+    assert objective == ToldFlow(flow=RectifiedFlow(shift=3.0), share=0.3)
+    levels = objective.draw(4000, torch.Generator().manual_seed(0))
+    told = objective.timesteps(levels)
+    assert (told[:, 1] == 1).float().mean().item() == pytest.approx(0.3, abs=0.03)
+    assert torch.equal(told[:, 1] == 1, levels < 0)
+    assert torch.equal(told[:, 0], 1000 * levels.abs())
+    latents, noise = torch.randn(2, 4000, 1, 1, 1, 1, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(objective.noisy(latents, noise, levels), plain.noisy(latents, noise, levels.abs()))
+    assert torch.equal(objective.target(latents, noise, levels), noise - latents)
+
+
+def test_two_transformers_have_their_sides_here_too() -> None:
+    """As in Wan 2.2's VACE."""
+    chosen = settings(Path("m"), Path("o"), first_frame=1.0, component="transformer")
+    found = wan_vace.objective(tiny("wan-2.2"), chosen)
+    assert found == ToldFlow(flow=OneSide(shift=5.0, low=0.9), share=1.0)
+
+
+def test_a_run_trains_what_is_new(pipeline: Any, tmp_path: Path) -> None:
+    pipeline.save_pretrained(tmp_path / "base")
+    options = ExpandOptions(mode="suffix", blocks=1)
+    job = prepare(
+        open_source(str(tmp_path / "base")), lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, options)
+    )
+    grown = execute(job, tmp_path / "grown")
+    changes = {"data": "shapes:1:2", "steps": 2, "batch_size": 1, "first_frame": 0.5, **SIZE}
+    result = train(settings(grown, tmp_path / "run", **changes))
+    record = open_checkpoint(result.model / "transformer").record
+    before, after = bytes_of(grown), bytes_of(result.model)
+    assert record is not None
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed
+    assert changed <= set(record.new)
