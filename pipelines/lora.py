@@ -14,7 +14,8 @@ import torch
 from modelgrow.surgery import CheckpointError, anatomies
 from modelgrow.surgery.diffsynth_lora import diffusers_names, is_diffsynth_lora
 from modelgrow.surgery.grown import stock_name
-from modelgrow.surgery.lora import Grown, remap_for, remap_value
+from modelgrow.surgery.lora import remap_value
+from modelgrow.surgery.lora_keys import LoraTarget, remap_for
 from modelgrow.surgery.record import RECORD_NAME, Record
 
 _FETCH = (
@@ -69,21 +70,13 @@ def load_lora(pipeline: Any, lora: str | Path | dict[str, torch.Tensor], **kwarg
         )
 
 
-def grown_components(pipeline: Any) -> dict[str, Grown]:
-    """The components that have grown. Raises `CheckpointError` if none is known to have."""
-    found = _grown(pipeline)
-    if not found:
-        raise _not_grown(pipeline)
-    return found
-
-
-def _grown(pipeline: Any) -> dict[str, Grown]:
+def _grown(pipeline: Any) -> dict[str, LoraTarget]:
     known = anatomies()
     found = {}
     for name, component in pipeline.components.items():
         record = _record_of(component)
         if record is not None:
-            found[name] = Grown(record=record, anatomy=known.get(record.base.class_name))
+            found[name] = LoraTarget(record=record, anatomy=known.get(record.base.class_name))
     return found
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .blocks import KINDS, as_inner, copy_block, rebuild_last, silence
-from .content import Copy, Piece
 from .errors import PlanError
 from .plan import PlannedTensor
 
 if TYPE_CHECKING:
     from .blocks import Part
     from .checkpoint import Checkpoint
+    from .content import Piece
     from .growths import Growth
 
 
@@ -30,9 +30,8 @@ def carried(checkpoint: Checkpoint, growths: list[Growth]) -> tuple[list[Planned
         if growth.last and growth.order.is_new[-1]:
             _open_last(checkpoint, growth, changed, rebuilt, lent)
     tensors = [
-        changed.get(name)
-        or PlannedTensor(name=renamed.get(name, name), dtype=t.dtype, shape=t.shape, content=Copy(source=name))
-        for name, t in checkpoint.tensors.items()
+        changed.get(name) or PlannedTensor.copy_of(tensor, name, name=renamed.get(name))
+        for name, tensor in checkpoint.tensors.items()
     ]
     return [*tensors, *lent], rebuilt
 

@@ -8,13 +8,11 @@ Shape letters: C width of a block's video stream, D width of the language model'
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .content import Copy
-from .drawn import SIZES
+from .drawn import DRAWABLE
 from .errors import CheckpointError, PlanError
 from .grown import grown_name
 from .growths import find_partner
@@ -94,10 +92,7 @@ def plan_attach_llm(
     places = _places(checkpoint, anatomy, stack, options)
     width, heads = _size(checkpoint, places, options)
     dtype = _dtype(checkpoint)
-    carried = [
-        PlannedTensor(name=name, dtype=t.dtype, shape=t.shape, content=Copy(source=name))
-        for name, t in checkpoint.tensors.items()
-    ]
+    carried = [PlannedTensor.copy_of(tensor, name) for name, tensor in checkpoint.tensors.items()]
     slots = [
         tensor
         for place in places
@@ -202,7 +197,7 @@ def _heads(checkpoint: Checkpoint, width: int) -> int:
 
 def _dtype(checkpoint: Checkpoint) -> str:
     """What most of the model is made of; weights in 8 bits leave the slot in bfloat16."""
-    return next((dtype for dtype in checkpoint.dtypes if dtype in SIZES), "BF16")
+    return next((dtype for dtype in checkpoint.dtypes if dtype in DRAWABLE), "BF16")
 
 
 def _config(options: AttachOptions, places: tuple[_Place, ...], width: int, heads: int) -> dict[str, Any]:
@@ -231,7 +226,7 @@ def _resolved(
 
 
 def _cost(checkpoint: Checkpoint, new: tuple[PlannedTensor, ...]) -> str:
-    count = sum(math.prod(tensor.shape) for tensor in new)
+    count = sum(tensor.num_elements for tensor in new)
     share = count / max(1, checkpoint.num_parameters)
     return f"{count:,} new parameters, {share:.0%} of what is there; --every and --width make that less"
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from . import strict_json
 from .anatomy_files import anatomies
-from .extend_frames import OPERATION, plan_extend_frames
-from .extension import extension_of
+from .extend_frames import plan_extend_frames
+from .extension import OPERATION, extension_of
 from .job import prepare
 from .regular import check_link
 from .selection import GENERATION_NAME

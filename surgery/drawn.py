@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+DRAWABLE = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 """Dtypes that values can be drawn in -> bytes of one."""
 
 _WORDS = 8
@@ -28,7 +28,7 @@ def seed_of(seed: int, name: str) -> int:
 
 def draw(seed: int, bound: float, dtype: str, start: int, nbytes: int) -> bytes:
     """Bytes `start` to `start + nbytes` of a tensor whose values are uniform in [-bound, bound), little-endian."""
-    size = SIZES[dtype]
+    size = DRAWABLE[dtype]
     first, last = start // size, -(-(start + nbytes) // size)
     values = _uniform(seed, first, last - first) * bound
     data = _encode(values, dtype)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from .assemble import carried, copies
 from .errors import PlanError
+from .expand_notes import of_init, of_other_stacks
 from .growths import plan_growths
 from .order import resolve
 from .plan import Plan
@@ -77,12 +78,7 @@ def _resolved(options: ExpandOptions, stack: Stack, growth: Growth) -> dict[str,
 
 
 def _notes(anatomy: Anatomy, stack: Stack, options: ExpandOptions, growths: list[Growth]) -> list[str]:
-    notes = []
-    if options.init == "copy":
-        notes.append("init copy: the grown model does NOT compute the base's function")
-    others = [other.name for other in anatomy.stacks if other.name != stack.name]
-    if options.stack is None and others:
-        notes.append(f"grows {stack.name}; also there, with --stack: {', '.join(others)}")
+    notes = [*of_init(options), *of_other_stacks(anatomy, stack, options)]
     for stride in stack.strides:
         added = [growth for growth in growths if growth.prefix == stride.stack and any(growth.order.is_new)]
         if added:

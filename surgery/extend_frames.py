@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from .content import Copy, Values
+from .content import Values
 from .errors import PlanError
-from .extension import Length, class_edits, config_edits, length_of
+from .extension import OPERATION, Length, class_edits, config_edits, length_of
 from .extension_notes import notes
 from .extension_tensors import new_tensors, tables
 from .exvideo import Sinusoids, plan_exvideo, sinusoids
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from .anatomy import Anatomy
     from .checkpoint import Checkpoint
     from .positions import Frames
-
-
-OPERATION = "extend-frames"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,10 +62,7 @@ def plan_extend_frames(checkpoint: Checkpoint, anatomy: Anatomy, options: Extend
         **class_edits(checkpoint, anatomy, frames, length, method, trainable=options.trainable),
     }
     changed, rebuilt = tables(checkpoint, frames, length, method, trainable=options.trainable)
-    carried = tuple(
-        changed.get(name) or PlannedTensor(name=name, dtype=t.dtype, shape=t.shape, content=Copy(source=name))
-        for name, t in checkpoint.tensors.items()
-    )
+    carried = [changed.get(name) or PlannedTensor.copy_of(t, name) for name, t in checkpoint.tensors.items()]
     return Plan(
         operation=OPERATION,
         options={**_resolved(length, method, options), **_rows(checkpoint, changed, method)},

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .checkpoint import Checkpoint
     from .positions import Frames
 
+OPERATION = "extend-frames"
 KEY = "frame_extension"
 """Of config.json: what the generated class does to its positions."""
 LATENT = "latent frames"

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from .content import Copy, Ones, Piece, Pieces, Values, Zeros
+from .content import Ones, Piece, Pieces, Values, Zeros
 from .errors import CheckpointError, PlanError
+from .extension import OPERATION
+from .index import CLASS_NAME
 from .pingpong import ping_pong
 from .plan import Plan, PlannedTensor
 
 if TYPE_CHECKING:
     from .anatomy import Anatomy
     from .checkpoint import Checkpoint
+    from .header import Tensor
 
 BASE_CLASS = "UNetSpatioTemporalConditionModel"
 CLASS = "ExVideoUNetSpatioTemporalConditionModel"
@@ -28,7 +31,6 @@ FRAMES_KEY = "num_position_frames"
 TABLE, CONV_WEIGHT, CONV_BIAS = "position_table.weight", "temporal_conv.weight", "temporal_conv.bias"
 BLOCK_PARTS = ("position_table", "temporal_conv", "time_pos_embed", "temporal_transformer_blocks")
 """Of a temporal attention block: what ExVideo trains."""
-OPERATION = "extend-frames"
 _EMBED = ".time_pos_embed.linear_1.weight"
 _PERIOD = 10000.0
 
@@ -140,10 +142,7 @@ def extension(
     `settings`: of the pipeline around it.
     """
     given = {tensor.name: tensor for tensor in tensors}
-    kept = [
-        given.pop(name, PlannedTensor(name=name, dtype=t.dtype, shape=t.shape, content=Copy(source=name)))
-        for name, t in checkpoint.tensors.items()
-    ]
+    kept = [given.pop(name, PlannedTensor.copy_of(tensor, name)) for name, tensor in checkpoint.tensors.items()]
     class_name = checkpoint.class_name or BASE_CLASS
     generated = class_name.removesuffix(BASE_CLASS)  # "Grown" where the base has a slot for a language model
     return Plan(
@@ -151,8 +150,8 @@ def extension(
         options=options,
         class_name=class_name,
         tensors=(*kept, *given.values()),
-        config_edits={"_class_name": generated + CLASS, FRAMES_KEY: num_frames},
-        pipeline_edits={"_class_name": generated + PIPELINE, **(settings or {})},
+        config_edits={CLASS_NAME: generated + CLASS, FRAMES_KEY: num_frames},
+        pipeline_edits={CLASS_NAME: generated + PIPELINE, **(settings or {})},
         blocks=tuple(f"{block.path}.{part}" for block in temporal_blocks(checkpoint) for part in BLOCK_PARTS),
         notes=notes,
     )
@@ -189,12 +188,7 @@ def _lengthen(checkpoint: Checkpoint, num_frames: int) -> Plan:
             f"ask for more than {held}"
         )
     tensors = [
-        PlannedTensor(
-            name=name,
-            dtype=tensor.dtype,
-            shape=(num_frames, tensor.shape[1]) if name in tables else tensor.shape,
-            content=_walk(name, ping_pong(num_frames, held)) if name in tables else Copy(source=name),
-        )
+        _longer(name, tensor, num_frames) if name in tables else PlannedTensor.copy_of(tensor, name)
         for name, tensor in checkpoint.tensors.items()
     ]
     return Plan(
@@ -211,14 +205,16 @@ def _lengthen(checkpoint: Checkpoint, num_frames: int) -> Plan:
     )
 
 
-def _walk(table: str, positions: tuple[int, ...]) -> Pieces:
+def _longer(name: str, table: Tensor, num_frames: int) -> PlannedTensor:
+    """A table (rows, C) that walks over its own rows, (num_frames, C)."""
     parts: list[Piece] = []
-    for row in positions:
+    for row in ping_pong(num_frames, table.shape[0]):
         if parts and parts[-1].stop == row:
-            parts[-1] = Piece(source=table, start=parts[-1].start, stop=row + 1)
+            parts[-1] = replace(parts[-1], stop=row + 1)
         else:
-            parts.append(Piece(source=table, start=row, stop=row + 1))
-    return Pieces(parts=tuple(parts))
+            parts.append(Piece(source=name, start=row, stop=row + 1))
+    content = Pieces(parts=tuple(parts))
+    return PlannedTensor(name=name, dtype=table.dtype, shape=(num_frames, *table.shape[1:]), content=content)
 
 
 def _notes(num_frames: int, base_frames: int) -> tuple[str, ...]:

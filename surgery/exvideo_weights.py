@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from . import strict_json
 from .apply import write_tensors
-from .content import Copy, Stored
+from .content import Stored
 from .diffsynth import NAMES, block_numbers, is_extension, our_names
 from .errors import CheckpointError, OutputError, SourceError
+from .extension import OPERATION
 from .exvideo import (
     BASE_CLASS,
     CLASS,
@@ -103,7 +104,7 @@ def plan_weights(checkpoint: Checkpoint, anatomy: Anatomy, path: Path) -> Plan:
             shape=tensor.shape,
             content=Stored(tensor=tensor),
             is_new=name not in checkpoint.tensors,
-            part="extend-frames",
+            part=OPERATION,
         )
         for name, tensor in given.items()
     ]
@@ -206,10 +207,7 @@ def prepare_export(source: Source, *, components: Sequence[str] = ()) -> Export:
             if f"{path}.{ours}" not in checkpoint.tensors:
                 raise CheckpointError(f"{checkpoint.path}: {path}.{ours} is missing; it is no whole extended UNet")
             tensors[f"blocks.{number}.{theirs}"] = checkpoint.tensors[f"{path}.{ours}"]
-    contents = [
-        PlannedTensor(name=key, dtype=tensor.dtype, shape=tensor.shape, content=Copy(source=key))
-        for key, tensor in tensors.items()
-    ]
+    contents = [PlannedTensor.copy_of(tensor, key) for key, tensor in tensors.items()]
     tables = [tensor for key, tensor in tensors.items() if key.endswith(".positional_embedding.embeddings")]
     metadata = {"format": "pt", SETTINGS_KEY: json.dumps(_settings_of(source, checkpoint))}
     file = output_file("exvideo.safetensors", contents, metadata, tensors)

@@ -210,5 +210,4 @@ def _history(checkpoint: Checkpoint | None) -> tuple[str, ...]:
     if checkpoint is None or checkpoint.record is None:
         return ()
     record = checkpoint.record
-    steps = [f"{step.operation} " + " ".join(f"{k}={v}" for k, v in step.options.items()) for step in record.steps]
-    return (f"base {record.base.name} ({record.base.class_name})", *steps)
+    return (f"base {record.base.name} ({record.base.class_name})", *(step.summary for step in record.steps))

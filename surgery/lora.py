@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from .anatomy_files import anatomies
 from .apply import write_tensors
-from .content import Copy
 from .diffsynth_lora import diffusers_names, is_diffsynth_lora
 from .errors import CheckpointError
 from .grown import stock_name
 from .header import read_header
 from .layout import output_file
-from .lora_keys import Grown, remap_for, remap_keys
+from .lora_keys import LoraTarget, remap_for
 from .plan import PlannedTensor
 from .shrink import choose_grown
 from .staging import staged_file
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
     from .layout import OutputFile
     from .source import Source
     from .span import Progress
-
-__all__ = ["Grown", "Remapping", "grown_models", "prepare_remap", "remap_for", "remap_keys", "write_remapped"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,19 +55,21 @@ def grown_models(
     known: Mapping[str, Anatomy] | None = None,
     *,
     may_be_none: bool = False,
-) -> dict[str, Grown]:
+) -> dict[str, LoraTarget]:
     """The components of a source that have grown. Raises `SourceError` if none has and there must be one."""
     known = anatomies() if known is None else known
     if may_be_none and not any(part.checkpoint and part.checkpoint.record for part in source.components):
         return {}
     return {
-        name: Grown(record=checkpoint.record, anatomy=known.get(checkpoint.record.base.class_name))
+        name: LoraTarget(record=checkpoint.record, anatomy=known.get(checkpoint.record.base.class_name))
         for name, checkpoint in choose_grown(source, components).items()
         if checkpoint.record is not None
     }
 
 
-def prepare_remap(path: Path, models: Mapping[str, Grown], *, classes: Mapping[str, str] | None = None) -> Remapping:
+def prepare_remap(
+    path: Path, models: Mapping[str, LoraTarget], *, classes: Mapping[str, str] | None = None
+) -> Remapping:
     """Read a LoRA's header and move its keys; nothing is written.
 
     Args:
@@ -90,10 +89,7 @@ def prepare_remap(path: Path, models: Mapping[str, Grown], *, classes: Mapping[s
     names = {key: moved[plain[key]] for key in keys}
     if len(set(names.values())) != len(names):
         raise CheckpointError(f"{path}: two keys would become one; was it remapped before?")
-    contents = [
-        PlannedTensor(name=names[key], dtype=tensor.dtype, shape=tensor.shape, content=Copy(source=key))
-        for key, tensor in header.tensors.items()
-    ]
+    contents = [PlannedTensor.copy_of(tensor, key, name=names[key]) for key, tensor in header.tensors.items()]
     metadata = {key: remap_json(value, models, names.values()) for key, value in header.metadata.items()}
     return Remapping(
         path=path,
@@ -124,7 +120,7 @@ def write_remapped(
     return output
 
 
-def remap_json(text: str, models: Mapping[str, Grown], keys: Iterable[str]) -> str:
+def remap_json(text: str, models: Mapping[str, LoraTarget], keys: Iterable[str]) -> str:
     """A value of the metadata. Names of blocks move where it is JSON that holds some: rank_pattern, target_modules.
 
     Anything else, and numbers of blocks inside regular expressions, stay as they are.
@@ -139,7 +135,7 @@ def remap_json(text: str, models: Mapping[str, Grown], keys: Iterable[str]) -> s
     return text if found == value else json.dumps(found, ensure_ascii=False)
 
 
-def remap_value(value: dict[str, Any], models: Mapping[str, Grown], keys: Iterable[str]) -> dict[str, Any]:
+def remap_value(value: dict[str, Any], models: Mapping[str, LoraTarget], keys: Iterable[str]) -> dict[str, Any]:
     """A LoRA's settings, such as PEFT's config, with the names and numbers of blocks moved.
 
     target_modules becomes the modules that the LoRA has: "to_q" alone would mean the new blocks' too.
@@ -174,7 +170,7 @@ def _walk(value: Any, change: Callable[[str], str]) -> Any:
     return change(value) if isinstance(value, str) else value
 
 
-def _move_leniently(name: str, models: Mapping[str, Grown]) -> str:
+def _move_leniently(name: str, models: Mapping[str, LoraTarget]) -> str:
     """Settings hold all kinds of text; what is not the name of a block stays."""
     try:
         return remap_for([name], models)[name]
@@ -182,7 +178,7 @@ def _move_leniently(name: str, models: Mapping[str, Grown]) -> str:
         return name
 
 
-def _place(number: int, models: Mapping[str, Grown], key: str) -> int:
+def _place(number: int, models: Mapping[str, LoraTarget], key: str) -> int:
     stacks = {
         (name, stack) for name, grown in models.items() for step in grown.record.steps for stack in step.index_map
     }

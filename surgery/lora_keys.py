@@ -29,7 +29,7 @@ _KOHYA = (*(f"lora_{head}_" for head in (*_COMPONENTS, "diffusion_model", "dit")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Grown:
+class LoraTarget:
     """A grown model, as far as LoRAs care."""
 
     record: Record
@@ -47,11 +47,11 @@ def remap_keys(keys: Iterable[str], record: Record, anatomy: Anatomy | None = No
     Raises:
         CheckpointError: A key names a block that the base does not have, or can't be understood.
     """
-    grown = Grown(record=record, anatomy=anatomy)
+    grown = LoraTarget(record=record, anatomy=anatomy)
     return {key: move(key, grown) for key in keys}
 
 
-def remap_for(keys: Iterable[str], models: Mapping[str, Grown]) -> dict[str, str]:
+def remap_for(keys: Iterable[str], models: Mapping[str, LoraTarget]) -> dict[str, str]:
     """`remap_keys` for a pipeline: keys that name a component follow that one's growth.
 
     Args:
@@ -64,7 +64,7 @@ def remap_for(keys: Iterable[str], models: Mapping[str, Grown]) -> dict[str, str
     return {key: _move_for(key, models) for key in keys}
 
 
-def _move_for(key: str, models: Mapping[str, Grown]) -> str:
+def _move_for(key: str, models: Mapping[str, LoraTarget]) -> str:
     component = component_of(key)
     if component is not None and component in models:
         return move(key, models[component])
@@ -85,14 +85,14 @@ def component_of(key: str) -> str | None:
     return next((name for name in _COMPONENTS if key.startswith(f"{name}.")), None)
 
 
-def move(key: str, grown: Grown) -> str:
+def move(key: str, grown: LoraTarget) -> str:
     """One key after all steps of a growth. Raises `CheckpointError`."""
     for step in grown.record.steps:
         key = _move_once(key, step, grown)
     return key
 
 
-def _move_once(key: str, step: Step, grown: Grown) -> str:
+def _move_once(key: str, step: Step, grown: LoraTarget) -> str:
     paths = _paths(step, grown.anatomy)
     is_kohya = key.startswith(_KOHYA) and not key.startswith("lora_te")
     for head in _kohya_heads(key) if is_kohya else _dotted_heads(key):

@@ -6,6 +6,7 @@ that would have run.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from .plan_check import check_content
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
     from .content import Content, Piece
+    from .header import Tensor
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,9 +35,18 @@ class PlannedTensor:
     part: str | None = None
     """New tensors of one block share a part; a sharded output gives each part a shard of its own."""
 
+    @classmethod
+    def copy_of(cls, tensor: Tensor, source: str, *, name: str | None = None) -> PlannedTensor:
+        """A tensor of the input as it is. `source`: its name there, and in the output unless `name` says another."""
+        return cls(name=name or source, dtype=tensor.dtype, shape=tensor.shape, content=Copy(source=source))
+
     @property
     def nbytes(self) -> int:
         return num_bytes(self.dtype, self.shape, where=self.name)
+
+    @property
+    def num_elements(self) -> int:
+        return math.prod(self.shape)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,14 +109,7 @@ class Plan:
 
     @property
     def num_new_parameters(self) -> int:
-        total = 0
-        for tensor in self.tensors:
-            if tensor.is_new:
-                count = 1
-                for side in tensor.shape:
-                    count *= side
-                total += count
-        return total
+        return sum(tensor.num_elements for tensor in self.tensors if tensor.is_new)
 
     def validate(self, checkpoint: Checkpoint) -> None:
         """Check the plan against the checkpoint it is for.

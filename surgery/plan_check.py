@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .content import Copy, Drawn, Ones, Pieces, Stored, Values, Zeros
-from .drawn import SIZES
+from .drawn import DRAWABLE
 from .errors import PlanError
 from .header import num_bytes
 from .identity import one
@@ -38,8 +38,8 @@ def check_content(tensor: PlannedTensor, checkpoint: Checkpoint) -> None:
         one(tensor.dtype, where=tensor.name)
     elif isinstance(content, Zeros) and tensor.dtype == "F8_E8M0":
         raise PlanError(f"{tensor.name!r} should be zero, and its dtype F8_E8M0 can't hold a zero")
-    elif isinstance(content, Drawn) and tensor.dtype not in SIZES:
-        raise PlanError(f"{tensor.name!r} can't be drawn in {tensor.dtype}; that can be done in {', '.join(SIZES)}")
+    elif isinstance(content, Drawn) and tensor.dtype not in DRAWABLE:
+        raise PlanError(f"{tensor.name!r} can't be drawn in {tensor.dtype}; that can be done in {', '.join(DRAWABLE)}")
     elif isinstance(content, Values) and len(content.data) != tensor.nbytes:
         raise PlanError(f"{tensor.name!r} takes {tensor.nbytes} bytes, its values have {len(content.data)}")
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from .clip_default import restored
 from .content import Copy
 from .errors import PlanError, SourceError
-from .extend_frames import OPERATION
+from .extension import OPERATION
 from .fingerprint import fingerprint_of_planned
 from .job import Job
 from .plan import Plan
@@ -39,10 +39,7 @@ def plan_shrink(checkpoint: Checkpoint) -> Plan:
     steps = last_steps(record)
     tensors = take_back(checkpoint, steps)
     carried = {tensor.content.source for tensor in tensors if isinstance(tensor.content, Copy)}
-    notes = [
-        f"takes back {step.operation} " + " ".join(f"{key}={value}" for key, value in step.options.items())
-        for step in reversed(steps)
-    ]
+    notes = [f"takes back {step.summary}" for step in reversed(steps)]
     edits, dropped = _config_before(steps)
     if fingerprint_of_planned(tensors, checkpoint.tensors) != steps[0].input_fingerprint:
         notes.append(

@@ -8,7 +8,7 @@ from typing import Any
 
 from .content import Piece
 from .index_check import check_edits
-from .typed import as_digits, as_list, as_number, as_table, as_text, as_texts
+from .typed import as_digits, as_list, as_number, as_numbers, as_table, as_text, as_texts
 
 Rows = tuple[tuple[int, int], ...]
 """Ranges of rows of a tensor's first axis, as (start, stop)."""
@@ -44,6 +44,11 @@ class Step:
     input_fingerprint: str
     made_with: str
 
+    @property
+    def summary(self) -> str:
+        """The operation and its options, in a line."""
+        return f"{self.operation} " + " ".join(f"{key}={value}" for key, value in self.options.items())
+
     @classmethod
     def parse(cls, data: Mapping[str, Any]) -> Step:
         """A step as growth.json has it.
@@ -54,9 +59,7 @@ class Step:
         return cls(
             operation=as_text(data["operation"]),
             options=as_table(data["options"]),
-            index_map={
-                stack: tuple(map(as_number, as_list(places))) for stack, places in as_table(data["index_map"]).items()
-            },
+            index_map={stack: as_numbers(places) for stack, places in as_table(data["index_map"]).items()},
             copied_from={
                 stack: {as_digits(new): as_number(old) for new, old in as_table(copies).items()}
                 for stack, copies in as_table(data["copied_from"]).items()

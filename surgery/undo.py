@@ -32,10 +32,7 @@ def take_back(checkpoint: Checkpoint, steps: Sequence[Step]) -> tuple[PlannedTen
         PlanError: A step changed a tensor for good, so that it can't be taken back.
         CheckpointError: The record does not fit the tensors.
     """
-    tensors = {
-        name: PlannedTensor(name=name, dtype=tensor.dtype, shape=tensor.shape, content=Copy(source=name))
-        for name, tensor in checkpoint.tensors.items()
-    }
+    tensors = {name: PlannedTensor.copy_of(tensor, name) for name, tensor in checkpoint.tensors.items()}
     for number in reversed(range(len(steps))):
         step = steps[number]
         going = frozenset(listed(steps[: number + 1], "new"))
@@ -64,7 +61,7 @@ def _take_back_one(tensors: _Tensors, step: Step, going: frozenset[str], where: 
         elif name in new:
             old = []
         else:
-            old = [_named(tensor, rename_back(name, step.index_map, where=where))]
+            old = [replace(tensor, name=rename_back(name, step.index_map, where=where))]
         for earlier in old:
             if earlier.name in found:
                 raise CheckpointError(f"{where}: two tensors would be called {earlier.name!r}; growth.json is damaged")
@@ -106,10 +103,6 @@ def rename_back(name: str, index_map: Mapping[str, tuple[int, ...]], *, where: s
 
 def _first(step: Step, key: str) -> str | None:
     return next((part.source for part in step.rebuilt[key] if part.source), None)
-
-
-def _named(tensor: PlannedTensor, name: str) -> PlannedTensor:
-    return PlannedTensor(name=name, dtype=tensor.dtype, shape=tensor.shape, content=tensor.content)
 
 
 def _rebuild(name: str, step: Step, tensors: _Tensors, where: str) -> PlannedTensor:

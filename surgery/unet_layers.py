@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from .assemble import carried, copies
 from .content import Values, Zeros
 from .errors import CheckpointError, PlanError
+from .expand_notes import of_init, of_other_stacks
 from .growths import Growth
 from .identity import identity_beside_zeros
 from .order import INITS, Order
@@ -183,14 +184,10 @@ def _pass_stream(new: list[PlannedTensor]) -> list[PlannedTensor]:
 
 
 def _notes(anatomy: Anatomy, stack: Stack, options: ExpandOptions) -> tuple[str, ...]:
-    notes = ["layers of up blocks get new numbers: move LoRAs with grow remap-lora"]
-    if options.init == "copy":
-        notes.insert(0, "init copy: the grown model does NOT compute the base's function")
-    else:
+    notes = [*of_other_stacks(anatomy, stack, options), *of_init(options)]
+    notes.append("layers of up blocks get new numbers: move LoRAs with grow remap-lora")
+    if options.init != "copy":
         notes.append("on a GPU in float32, TF32 convolutions round the stream in the new layers' shortcuts")
-    others = [other.name for other in anatomy.stacks if other.name != stack.name]
-    if options.stack is None and others:
-        notes.insert(0, f"grows {stack.name}; also there, with --stack: {', '.join(others)}")
     return tuple(notes)
 
 

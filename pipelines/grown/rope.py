@@ -61,17 +61,19 @@ def riflex(freqs: Tensor, trained: int, wanted: int) -> Tensor:
     That is the one whose period is nearest to N; it becomes 0.9 * 2 pi / L, if L is longer than its period. All
     others stay.
     """
-    periods = _periods(freqs)
-    number = (periods - trained).abs().argmin()
-    chosen = (torch.arange(len(freqs)) == number) & (periods < wanted)
+    number, period = intrinsic(freqs, trained)
+    chosen = (torch.arange(len(freqs)) == number) & (period < wanted)
     return torch.where(chosen, torch.full_like(freqs, RIFLEX_MARGIN * 2 * math.pi / wanted), freqs)
 
 
-def intrinsic(freqs: Tensor, trained: int) -> tuple[int, int]:
-    """RIFLEx's k, counted from 1, and its period N_k in whole positions: the one nearest to `trained`."""
+def intrinsic(freqs: Tensor, trained: int) -> tuple[Tensor, Tensor]:
+    """The number, from 0, of the frequency whose period is nearest to `trained`, and that period in whole positions.
+
+    In the paper's terms k - 1 and N_k. Both are scalars.
+    """
     periods = _periods(freqs)
-    number = int((periods - trained).abs().argmin())
-    return number + 1, int(periods[number])
+    number = (periods - trained).abs().argmin()
+    return number, periods[number]
 
 
 def _periods(freqs: Tensor) -> Tensor:

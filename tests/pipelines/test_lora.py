@@ -23,7 +23,8 @@ from modelgrow.pipelines import load_growth, load_lora
 from modelgrow.pipelines.models import load_model
 from modelgrow.pipelines.probes import random_inputs, run_model
 from modelgrow.surgery import CheckpointError, anatomies, open_checkpoint, open_source
-from modelgrow.surgery.lora import grown_models, prepare_remap, remap_keys, write_remapped
+from modelgrow.surgery.lora import grown_models, prepare_remap, write_remapped
+from modelgrow.surgery.lora_keys import remap_keys
 
 NAME = "pytorch_lora_weights.safetensors"
 

@@ -60,7 +60,8 @@ def test_riflex() -> None:
 
 @pytest.mark.parametrize("case", CASES["identify_k"], ids=lambda case: f"{case['b']}-{case['d']}-{case['N']}")
 def test_riflex_finds_the_published_frequency(case: dict[str, int]) -> None:
-    assert rope.intrinsic(rope.frequencies(case["d"], case["b"]), case["N"]) == (case["k"], case["N_k"])
+    number, period = rope.intrinsic(rope.frequencies(case["d"], case["b"]), case["N"])
+    assert (int(number) + 1, int(period)) == (case["k"], case["N_k"])
 
 
 @pytest.mark.parametrize("name", TABLES)

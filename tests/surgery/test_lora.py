@@ -12,7 +12,8 @@ import pytest
 
 from modelgrow.surgery import Anatomy, CheckpointError, OutputError, Record, anatomies
 from modelgrow.surgery.header import read_header, write_header
-from modelgrow.surgery.lora import Grown, prepare_remap, remap_for, remap_keys, remap_value, write_remapped
+from modelgrow.surgery.lora import prepare_remap, remap_value, write_remapped
+from modelgrow.surgery.lora_keys import LoraTarget, remap_for, remap_keys
 from modelgrow.surgery.readback import read_chunks
 from modelgrow.surgery.record import Base
 from modelgrow.surgery.step import Step
@@ -131,7 +132,10 @@ def test_an_unknown_head_is_not_passed_in_silence() -> None:
 
 
 def test_two_components() -> None:
-    models = {"transformer": Grown(record=INSERT), "transformer_2": Grown(record=record({"blocks": (1, 2, 3, 4)}))}
+    models = {
+        "transformer": LoraTarget(record=INSERT),
+        "transformer_2": LoraTarget(record=record({"blocks": (1, 2, 3, 4)})),
+    }
     keys = ["transformer.blocks.1.q", "transformer_2.blocks.1.q", "transformer.head.q"]
     assert list(remap_for(keys, models).values()) == ["transformer.blocks.2.q", "transformer_2.blocks.2.q", keys[2]]
     with pytest.raises(CheckpointError, match="does not say which of transformer, transformer_2"):
@@ -156,7 +160,7 @@ def test_settings() -> None:
     }
     keys = ["transformer.blocks.2.attn1.to_k.lora_A.weight", "transformer.blocks.2.attn1.to_k.lora_B.weight"]
     keys += ["transformer.blocks.6.to_v.lora_A.weight", "text_encoder.q.lora_A.weight", "transformer.other.alpha"]
-    assert remap_value(settings, {"transformer": Grown(record=INSERT)}, keys) == {
+    assert remap_value(settings, {"transformer": LoraTarget(record=INSERT)}, keys) == {
         "transformer.r": 4,
         "transformer.rank_pattern": {"blocks.6.attn1.to_q": 8, "proj_out": 2},
         "transformer.target_modules": ["blocks.2.attn1.to_k", "blocks.6.to_v"],
@@ -164,7 +168,7 @@ def test_settings() -> None:
         "transformer.modules_to_save": ["blocks.0.norm", "head"],
         "text_encoder.target_modules": ["q"],
     }
-    two = {"": Grown(record=record({"a": (1, 2), "b": (0, 1)}))}
+    two = {"": LoraTarget(record=record({"a": (1, 2), "b": (0, 1)}))}
     with pytest.raises(CheckpointError, match="does not say which stack's blocks it means"):
         remap_value({"layers_to_transform": [0]}, two, [])
 
@@ -184,7 +188,7 @@ class TestFile:
         return tmp_path / "lora.safetensors"
 
     def test_keys_move_and_bytes_stay(self, lora: Path, tmp_path: Path) -> None:
-        remapping = prepare_remap(lora, {"transformer": Grown(record=INSERT)})
+        remapping = prepare_remap(lora, {"transformer": LoraTarget(record=INSERT)})
         assert len(remapping.moved) == 2
         before = lora.read_bytes()
         header = read_header(write_remapped(remapping, tmp_path / "out" / "moved.safetensors"))
@@ -208,4 +212,4 @@ class TestFile:
     def test_no_safetensors(self, tmp_path: Path) -> None:
         (tmp_path / "lora.pt").write_bytes(b"\x80\x02}q\x00.")
         with pytest.raises(CheckpointError, match=r"lora\.pt"):
-            prepare_remap(tmp_path / "lora.pt", {"": Grown(record=INSERT)})
+            prepare_remap(tmp_path / "lora.pt", {"": LoraTarget(record=INSERT)})
