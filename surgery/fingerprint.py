@@ -59,7 +59,8 @@ def sample_starts(nbytes: int) -> list[int]:
 
 
 def fingerprint_of(checkpoint: Checkpoint) -> str:
-    """The fingerprint of a checkpoint's weights as they lie in its files."""
+    """The fingerprint of a checkpoint's weights as they lie in its files. Raises `SourceError` if they are not here."""
+    check_here(checkpoint.tensors)
     with _Files() as files:
         return fingerprint(
             Sampled(name=name, dtype=t.dtype, shape=t.shape, read=files.reader(t.file, t.offset))

@@ -22,7 +22,7 @@ CHUNK = 1 << 17
 """Bytes of the first request for a header; one in thirty is longer."""
 _MAX_FETCH = 1 << 26
 """Bytes of a tensor that is fetched by itself: a table of positions has a few thousand."""
-_FIRST = ("README.md", "model_index.json", "config.json")
+_FIRST = (".gitattributes", "README.md", "model_index.json", "config.json")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hub_server import Hub, serving
 
 from modelgrow.surgery.header import write_header
 
@@ -83,3 +84,35 @@ def make_pipeline(make_ltx: Maker, tmp_path: Path) -> Callable[[], Path]:
         return folder
 
     return make
+
+
+@pytest.fixture
+def pipeline(make_pipeline: Callable[[], Path]) -> Path:
+    return make_pipeline()
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A Hub that this process talks to, with an empty cache."""
+    import huggingface_hub.constants
+
+    with serving() as hub:
+        constants = huggingface_hub.constants
+        monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+        template = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+        monkeypatch.setenv("HF_TOKEN", "hf_test")
+        yield hub
+
+
+@pytest.fixture
+def wide(make_ltx: Maker, make_pipeline: Callable[[], Path]) -> Path:
+    """A pipeline whose weights are many times larger than headers: 6 MB grow, in two shards, and as many do not."""
+    folder = make_pipeline()
+    for name, shards in (("transformer", 2), ("vae", 1)):
+        made = make_ltx(f"made/{name}", width=512, shards=shards)
+        for path in made.glob("diffusion*"):
+            path.rename(folder / name / path.name)
+    return folder

@@ -43,11 +43,6 @@ def job_of(folder: Path) -> Job:
     return prepare(open_source(str(folder)), lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, options))
 
 
-@pytest.fixture
-def pipeline(make_pipeline: Callable[[], Path]) -> Path:
-    return make_pipeline()
-
-
 class TestArguments:
     @pytest.mark.parametrize(
         "argument",
