@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -202,7 +203,8 @@ def choose_trained(
     else:
         record = component.checkpoint.record if component.checkpoint else None
         names = list(names_to_train(model, record, settings.train))
-    return freeze_all_but(model, reached(names, getattr(family, "idle", None)))
+    idle: Any = getattr(family, "idle", None)
+    return freeze_all_but(model, reached(names, idle and partial(idle, config=model.config)))
 
 
 def prepare_model(model: Any, settings: Settings) -> None:

@@ -14,6 +14,8 @@ import torch
 from modelgrow.pipelines.grown.pipeline import GrownPipeline
 from modelgrow.pipelines.text.reader import MAX_LENGTH
 
+from .families.clips import clip_by_clip
+
 if TYPE_CHECKING:
     from .families.family import Family, Text
 
@@ -42,6 +44,8 @@ class SlotFamily:
     def predict(
         self, pipeline: Any, model: Any, noisy: torch.Tensor, timesteps: torch.Tensor, text: Text
     ) -> torch.Tensor:
+        if len(noisy) > 1 and getattr(self.family, "BY_CLIP", False):
+            return clip_by_clip(partial(self.predict, pipeline, model), noisy, timesteps, text)
         read = partial(model, llm_hidden_states=text[STATES], llm_attention_mask=text[MASK])
         own = {name: value for name, value in text.items() if not name.startswith(PREFIX)}
         return self.family.predict(pipeline, read, noisy, timesteps, own)

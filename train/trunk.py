@@ -105,7 +105,7 @@ class Trunk:
                 with recorded(model, self.stack, self.depth) as outputs, torch.no_grad():
                     predict(batch)
                 partial = path.with_suffix(".partial")
-                save_file(_rows(outputs[-1], len(draws)), partial)
+                save_file(_rows(outputs, len(draws)), partial)
                 partial.replace(path)
             report(done, len(clips))
 
@@ -113,24 +113,31 @@ class Trunk:
         return self.folder / f"{clip:06d}.safetensors"
 
 
-def _rows(output: Any, draws: int) -> dict[str, torch.Tensor]:
-    streams = output if isinstance(output, tuple) else (output,)
+def _rows(outputs: list[Any], draws: int) -> dict[str, torch.Tensor]:
+    """Of every draw, whether the model was called once for all of them, or once for each."""
+    calls = [output if isinstance(output, tuple) else (output,) for output in outputs]
+    streams = [torch.cat(stream) for stream in zip(*calls, strict=True)]
     return {
-        f"{draw}.{number}": stream[draw : draw + 1].to("cpu", torch.bfloat16).contiguous()
+        f"{draw}.{number}": row.to("cpu", torch.bfloat16).contiguous()
         for number, stream in enumerate(streams)
-        for draw in range(draws)
+        for draw, row in enumerate(stream.chunk(draws))
     }
 
 
 class _Replay(nn.Module):
-    """Stands in for the trunk: answers with what it once said."""
+    """Stands in for the trunk: answers with what it once said, to each call the rows that come next."""
 
-    def __init__(self, output: Any) -> None:
+    def __init__(self, streams: Streams) -> None:
         super().__init__()
-        self.output = output
+        self.streams = streams
+        self.told = 0
 
-    def forward(self, *_args: Any, **_kwargs: Any) -> Any:
-        return self.output
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        states = next(value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor))
+        rows = slice(self.told, self.told + len(states))
+        self.told = rows.stop
+        answer = tuple(stream[rows] for stream in self.streams)
+        return answer if len(answer) > 1 else answer[0]
 
 
 @contextmanager
@@ -152,7 +159,7 @@ def replayed(model: nn.Module, stack: str, depth: int, streams: Streams) -> Iter
     owner = model.get_submodule(parent) if parent else model
     blocks = list(model.get_submodule(stack).children())
     before = getattr(owner, name)
-    stand_in = _Replay(streams if len(streams) > 1 else streams[0])
+    stand_in = _Replay(streams)
     setattr(owner, name, nn.ModuleList([stand_in, *blocks[depth:]]))
     try:
         yield

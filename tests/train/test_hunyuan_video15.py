@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -130,6 +132,17 @@ def test_noise_levels_are_those_of_its_own_training(t2v: Any, tmp_path: Path) ->
     assert (chosen.shift, chosen.sampling) == (5.0, "uniform")
 
 
+def test_idle_is_what_has_no_gradient(t2v: Any) -> None:
+    """Several processes would wait for it."""
+    model = copy.deepcopy(t2v.transformer).requires_grad_(True)
+    with torch.no_grad():
+        text = family.encode_text(t2v, [PROMPT])
+    family.predict(t2v, model, torch.zeros(1, 4, 3, 8, 8), torch.tensor([900.0]), text).square().mean().backward()
+    without = {name for name, parameter in model.named_parameters() if parameter.grad is None}
+    assert without == {name for name, _ in model.named_parameters() if family.idle(name, model.config)}
+    assert len(without) == 6
+
+
 def test_what_mean_flow_distilled_is_not_trained(tmp_path: Path) -> None:
     distilled = hunyuan_video15(use_meanflow=True)
     with pytest.raises(TrainError, match="distilled to answer with averages"):
@@ -149,6 +162,7 @@ def test_a_run_from_images_trains_what_is_new_and_nothing_else(i2v: Any, tmp_pat
     before, after = bytes_of(grown), bytes_of(result.model)
     assert before.keys() == after.keys()
     moved = {name for name in before if before[name] != after[name]}
-    assert moved
-    assert all(name.startswith("transformer_blocks.2.") for name in moved)
+    config = SimpleNamespace(num_layers=3)
+    block = {name for name in before if name.startswith("transformer_blocks.2.")}
+    assert moved == {name for name in block if not family.idle(name, config)}
     assert result.growth is not None

@@ -23,8 +23,9 @@ class Family(Protocol):
     its VAE takes k x factor frames, not 1 + k x factor; `length_factor(pipeline)`, that factor, where it is not how
     much the VAE shortens; `PACKED`, a side of what its pipeline packs into one token, where the model's config does
     not say; `objective(pipeline, settings)`, where the scheduler does not say enough;
-    `encode_conditions(pipeline, pixels, frame_rates)`, what its model reads of the clips themselves; `idle(name)`,
-    whether a parameter has no part in what `predict` answers, so that it can't be trained.
+    `encode_conditions(pipeline, pixels, frame_rates)`, what its model reads of the clips themselves; `idle(name,
+    config)`, whether a parameter of a model of that config has no part in what `predict` answers, so that it can't be
+    trained; `BY_CLIP = True`, its `predict` calls its model once for each clip.
     """
 
     def encode_text(self, pipeline: Any, captions: list[str]) -> dict[str, torch.Tensor]:

@@ -38,6 +38,12 @@ def objective(pipeline: Any, settings: Settings) -> RectifiedFlow:
     return RectifiedFlow(sampling=settings.timestep_sampling, shift=shift)
 
 
+def idle(name: str, config: Any) -> bool:
+    """Whether a parameter only makes the text's states behind the last block, which nobody reads."""
+    block = f"transformer_blocks.{config.num_layers - 1}."
+    return name.startswith((f"{block}attn.to_add_out.", f"{block}ff_context."))
+
+
 def encode_text(pipeline: Any, captions: list[str]) -> dict[str, torch.Tensor]:
     states, mask, glyphs, glyph_mask = pipeline.encode_prompt(captions, batch_size=len(captions))
     return {"states": states, "mask": mask, "glyphs": glyphs, "glyph_mask": glyph_mask}

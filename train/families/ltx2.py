@@ -45,8 +45,8 @@ def objective(pipeline: Any, settings: Settings) -> Objective:
     return ShiftedFlow.of(scheduler, patch=patch, fixed=None if shift is None else math.log(shift))
 
 
-def idle(name: str) -> bool:
-    """Whether a parameter has no part in the video's answer, by its name."""
+def idle(name: str, config: Any = None) -> bool:
+    """Whether a parameter has no part in the video's answer, by its name; `config` is not read."""
     return name == KEYFRAMES or any(part.startswith(UNHEARD) for part in name.split("."))
 
 
