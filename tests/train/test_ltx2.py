@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import LTX2ImageToVideoPipeline
+from PIL import Image
 from tiny_ltx2 import OPTIONS, isolated, ltx2
 from tiny_runs import bytes_of, settings
 from tiny_trained import tiny
@@ -22,7 +24,9 @@ from modelgrow.surgery import (
 )
 from modelgrow.train.families import ltx2 as family
 from modelgrow.train.objectives import RectifiedFlow
-from modelgrow.train.objectives.shifted_flow import ShiftedFlow
+from modelgrow.train.objectives.first_frame_flow import GIVEN
+from modelgrow.train.objectives.objective import draw_levels
+from modelgrow.train.objectives.shifted_flow import ShiftedFirstFrameFlow, ShiftedFlow
 from modelgrow.train.run import train
 from modelgrow.train.select import reached
 from modelgrow.train.setup import choose_objective
@@ -46,7 +50,7 @@ def calls_of(pipeline: Any, **options: Any) -> list[tuple[Any, dict[str, Any], A
         lambda _module, args, kwargs, output: calls.append((args, kwargs, output)), with_kwargs=True
     )
     generator = torch.Generator().manual_seed(0)
-    pipeline(PROMPTS, num_inference_steps=2, generator=generator, output_type="latent", **{**OPTIONS, **options})
+    pipeline(prompt=PROMPTS, num_inference_steps=2, generator=generator, output_type="latent", **{**OPTIONS, **options})
     handle.remove()
     return calls[: len(calls) // 2]
 
@@ -87,6 +91,32 @@ def test_frame_rates_are_the_clips_own(pipeline: Any) -> None:
     torch.testing.assert_close(found, torch.stack([slow[2][0], usual[2][1]]), rtol=1e-4, atol=1e-5)
 
 
+def test_a_first_frame_is_the_pipelines_picture(pipeline: Any) -> None:
+    """Its latents, the timesteps of its tokens, and the answer of the model."""
+    from_image = LTX2ImageToVideoPipeline(**{n: p for n, p in pipeline.components.items() if n != "duration_head"})
+    from_image.set_progress_bar_config(disable=True)
+    picture = torch.randint(256, (32, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    image = Image.fromarray(picture.numpy())
+    noisy, timesteps, expected = isolated(pipeline, calls_of(from_image, image=[image, image], image_crf=0))
+    pixels = (picture.permute(2, 0, 1).float() / 127.5 - 1)[None, :, None].repeat(2, 1, 9, 1, 1)
+    pixels[:, :, 1:] = 0  # what comes after does not reach it
+    objective = choose_objective(family, from_image, settings(Path("model"), Path("run")))
+    assert isinstance(objective, ShiftedFirstFrameFlow)
+    with torch.no_grad():
+        latents = family.encode_video(pipeline, pixels)
+        levels = draw_levels(objective, latents, torch.Generator().manual_seed(0))
+        assert (levels[:, 0] == GIVEN).all()
+        levels[:, 1:] = timesteps.amax() / 1000
+        torch.testing.assert_close(objective.noisy(latents, latents, levels)[:, :, 0], noisy[:, :, 0])
+        told = objective.timesteps(levels)
+        torch.testing.assert_close(told.repeat_interleave(8 * 16, dim=1), timesteps)
+        text = family.encode_text(pipeline, PROMPTS)
+        found = family.predict(pipeline, pipeline.transformer, noisy, told, text)
+        wrong = family.predict(pipeline, pipeline.transformer, noisy, told.amax(dim=1), text)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(wrong, expected, atol=1e-3)
+
+
 def test_noise_levels_are_the_published_trainers() -> None:
     pipeline = tiny("ltx2")
 
@@ -96,6 +126,7 @@ def test_noise_levels_are_the_published_trainers() -> None:
     assert chosen() == ShiftedFlow(patch=1, few=1024, many=4096, low=0.95, high=2.05)
     assert chosen(shift=3.0).mean(9) == chosen(shift=3.0).mean(9000) == pytest.approx(1.0986, abs=1e-4)  # ln 3
     assert chosen(timestep_sampling="uniform") == RectifiedFlow(sampling="uniform", shift=1.0)
+    assert chosen(first_frame=0.5) == ShiftedFirstFrameFlow(patch=1, few=1024, many=4096, share=0.5)
 
 
 def test_what_sound_alone_goes_through_can_not_train() -> None:

@@ -9,8 +9,9 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.pipelines.ltx2.pipeline_ltx2 import calculate_shift
 
+from modelgrow.train.objectives.first_frame_flow import GIVEN
 from modelgrow.train.objectives.objective import draw_levels
-from modelgrow.train.objectives.shifted_flow import EVEN, LOWEST, ShiftedFlow
+from modelgrow.train.objectives.shifted_flow import EVEN, LOWEST, ShiftedFirstFrameFlow, ShiftedFlow
 
 DRAWS = 200_000
 
@@ -58,3 +59,13 @@ def test_longer_clips_are_trained_at_higher_noise() -> None:
     )
     assert high.median() > low.median() + 0.2
     assert torch.equal(low, objective.draw(4000, generators[2]))
+
+
+def test_a_given_first_frame_leaves_the_levels_of_the_others() -> None:
+    latents = torch.zeros(64, 1, 3, 48, 32)  # 4608 tokens
+    levels = draw_levels(ShiftedFirstFrameFlow(share=0.5), latents, torch.Generator().manual_seed(2))
+    given = levels[:, 0] == GIVEN
+    assert 16 < given.sum() < 48
+    assert torch.equal(levels[:, 1], levels[:, 2])
+    assert torch.equal(levels[~given, 0], levels[~given, 1])
+    assert torch.equal(levels[:, 1], draw_levels(ShiftedFlow(), latents, torch.Generator().manual_seed(2)))

@@ -1,4 +1,4 @@
-"""LTX-2 and LTX-2.3, text to video; what LTX2Pipeline does before and around its transformer.
+"""LTX-2 and LTX-2.3, text and image to video; what LTX2Pipeline and LTX2ImageToVideoPipeline do around the transformer.
 
 The model denoises video and sound together; clips here have no sound. They train as Lightricks' own trainer trains
 on video alone (ltx-trainer, a strategy without `audio`): the two streams are kept apart, which diffusers calls
@@ -6,19 +6,24 @@ on video alone (ltx-trainer, a strategy without `audio`): the two streams are ke
 depend on what stands in the sound's stream, here one token of zeros, and nothing of the sound's half trains, see
 `idle`. Its weights stay as they are, and the pipeline makes video and sound together as before.
 
+From a picture, the first latent frame is given as in `ltx`. The pipeline compresses a picture as video is before it
+encodes it; the first frames of clips are as they are.
+
 Shape letters: B samples, C channels, F latent frames, h, w height and width of the latents.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers import LTX2Pipeline
 
-from ..objectives import RectifiedFlow, objective_of
-from ..objectives.shifted_flow import ShiftedFlow
+from ..objectives import RectifiedFlow
+from ..objectives.first_frame_flow import FirstFrameFlow, first_frame_flow, of_tokens
+from ..objectives.shifted_flow import ShiftedFirstFrameFlow, ShiftedFlow
 
 if TYPE_CHECKING:
     from ..objectives.objective import Objective
@@ -37,12 +42,13 @@ KEYFRAMES = "keyframes_abs_pos_embedding"
 
 def objective(pipeline: Any, settings: Settings) -> Objective:
     """The noise levels of Lightricks' trainer; `shift` is in the place of what follows from the number of tokens."""
-    scheduler, shift = pipeline.scheduler, settings.shift
-    found = objective_of(scheduler, sampling=settings.timestep_sampling, shift=shift)
+    found = first_frame_flow(pipeline, settings)
     if settings.timestep_sampling == "uniform" or not isinstance(found, RectifiedFlow):
         return found
     patch = pipeline.transformer_spatial_patch_size**2 * pipeline.transformer_temporal_patch_size
-    return ShiftedFlow.of(scheduler, patch=patch, fixed=None if shift is None else math.log(shift))
+    fixed = None if settings.shift is None else math.log(settings.shift)
+    levels = ShiftedFlow.of(pipeline.scheduler, patch=patch, fixed=fixed)
+    return ShiftedFirstFrameFlow(**asdict(levels), share=found.share) if isinstance(found, FirstFrameFlow) else levels
 
 
 def idle(name: str, config: Any = None) -> bool:
@@ -73,17 +79,19 @@ def encode_conditions(pipeline: Any, pixels: torch.Tensor, frame_rates: list[flo
 
 
 def predict(pipeline: Any, model: Any, noisy: torch.Tensor, timesteps: torch.Tensor, text: Text) -> torch.Tensor:
+    """`timesteps`: (B, F), or (B,) where no frame is given."""
     batch, _, frames, height, width = noisy.shape
     patch, patch_t = pipeline.transformer_spatial_patch_size, pipeline.transformer_temporal_patch_size
-    config = pipeline.transformer.config
+    config, sigma = pipeline.transformer.config, timesteps.view(batch, -1).amax(dim=1)
     audio_width = config.caption_channels if config.use_prompt_embeddings else config.audio_cross_attention_dim
     output = model(
         hidden_states=LTX2Pipeline._pack_latents(noisy, patch, patch_t),
         audio_hidden_states=noisy.new_zeros(batch, 1, config.audio_in_channels),
         encoder_hidden_states=text["states"],
         audio_encoder_hidden_states=text["states"].new_zeros(batch, 1, audio_width),
-        timestep=timesteps,
-        sigma=timesteps,
+        timestep=of_tokens(timesteps, (height // patch) * (width // patch)),
+        audio_timestep=sigma,
+        sigma=sigma,
         encoder_attention_mask=text["mask"],
         num_frames=frames,
         height=height,
