@@ -12,6 +12,7 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     HunyuanSkyreelsImageToVideoPipeline,
     LTXImageToVideoPipeline,
+    SanaImageToVideoPipeline,
     UniPCMultistepScheduler,
     WanImageToVideoPipeline,
 )
@@ -21,7 +22,7 @@ from tiny_images import noisy
 from tiny_pipelines import TRANSFORMER as WAN
 from tiny_pipelines import VAE as WAN_VAE
 from tiny_pipelines import text_encoder, tokenizer
-from tiny_trained import hunyuan_video, model_of, t5
+from tiny_trained import hunyuan_video, model_of, sana_video, t5
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
 
 BOUNDARY = 0.9
@@ -70,6 +71,11 @@ def ltx() -> Any:
     )
 
 
+def sana() -> Any:
+    parts = {**sana_video().components, "scheduler": FlowMatchEulerDiscreteScheduler(shift=8.0)}
+    return SanaImageToVideoPipeline(**parts)
+
+
 BUILDERS: dict[str, Callable[[], Any]] = {
     "wan-2.1": wan,
     "wan-flf2v": lambda: wan(config={"pos_embed_seq_len": 10}),
@@ -79,6 +85,7 @@ BUILDERS: dict[str, Callable[[], Any]] = {
     "cogvideox-1.5": lambda: cogvideox("cogvideox-1.5-i2v"),
     "skyreels": skyreels,
     "ltx": ltx,
+    "sana": sana,
 }
 SIZES: dict[str, tuple[int, int, int]] = {
     **dict.fromkeys(("wan-2.1", "wan-flf2v", "wan-2.2", "wan-ti2v"), (5, 32, 48)),
@@ -86,6 +93,7 @@ SIZES: dict[str, tuple[int, int, int]] = {
     "cogvideox-1.5": (9, 48, 64),
     "skyreels": (9, 32, 32),
     "ltx": (9, 32, 64),
+    "sana": (5, 32, 32),
 }
 """Frames, height and width that each makes here."""
 

@@ -38,7 +38,7 @@ def needs_image(pipeline: Any) -> bool:
     parameters = parameters_of(pipeline)
     if "image" not in parameters:
         return False
-    named = "ImageToVideo" in type(pipeline).__name__
+    named = any(kind in type(pipeline).__name__ for kind in ("ImageToVideo", "VideoToWorld"))
     return named or "prompt" not in parameters or "image" in required(parameters)
 
 

@@ -14,6 +14,7 @@ from tiny_from_images import BUILDERS, SIZES, tiny
 from modelgrow.train.families import family_of
 
 PROMPT = "a red circle moves right"
+FIRST_OF_LATENTS = ("wan-ti2v", "ltx", "sana")
 
 
 @pytest.fixture(autouse=True)
@@ -44,22 +45,27 @@ def pixels_of(frames: np.ndarray) -> torch.Tensor:
 def recorded_call(name: str, pipeline: Any, frames: np.ndarray) -> tuple[dict[str, Any], torch.Tensor]:
     """What the model is called with first in a run from the clip's first picture, and its answer."""
     calls: list[tuple[dict[str, Any], torch.Tensor]] = []
-    handle = pipeline.transformer.register_forward_hook(
-        lambda _module, _args, kwargs, output: calls.append((kwargs, output[0])), with_kwargs=True
-    )
+
+    def record(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        calls.append(({**dict(zip(("hidden_states",), args, strict=False)), **kwargs}, output[0]))
+
+    handle = pipeline.transformer.register_forward_hook(record, with_kwargs=True)
     count, height, width = SIZES[name]
-    last = {"last_image": Image.fromarray(frames[-1])} if name == "wan-flf2v" else {}
+    more: dict[str, Any] = {"frames" if name == "sana" else "num_frames": count}
+    if name == "sana":
+        more["use_resolution_binning"] = False
+    if name == "wan-flf2v":
+        more["last_image"] = Image.fromarray(frames[-1])
     pipeline(
         Image.fromarray(frames[0]),
         prompt=PROMPT,
-        num_frames=count,
         height=height,
         width=width,
         num_inference_steps=2,
         guidance_scale=6.0 if name == "skyreels" else 1.0,
         generator=torch.Generator().manual_seed(0),
         output_type="latent",
-        **last,
+        **more,
     )
     handle.remove()
     return calls[0]
@@ -82,8 +88,8 @@ def test_predict_is_the_pipelines_call(case: tuple[str, Any]) -> None:
         latents = family.encode_video(pipeline, pixels_of(frames))
         noisy = clips_of(name, pipeline, kwargs["hidden_states"], latents.shape)[:, : latents.shape[1]]
         timesteps = kwargs["timestep"]
-        if timesteps.ndim == 2:  # of tokens: as of frames
-            timesteps = timesteps.unflatten(1, (latents.shape[2], -1))[:, :, 0]
+        if timesteps.ndim > 1:  # of tokens: as of frames
+            timesteps = timesteps.flatten(1).unflatten(1, (latents.shape[2], -1))[:, :, 0]
             assert timesteps[:, 0].tolist() == [0.0]
         text = {**family.encode_text(pipeline, [PROMPT]), **conditions(family, pipeline, frames)}
         found = family.predict(pipeline, pipeline.transformer, noisy, timesteps, text)
@@ -99,7 +105,7 @@ def conditions(family: Any, pipeline: Any, frames: np.ndarray) -> dict[str, torc
 def test_only_the_picture_is_read_of_a_clip(case: tuple[str, Any]) -> None:
     """Another first frame makes another answer; another frame in the middle does not."""
     name, pipeline = case
-    if name in ("wan-ti2v", "ltx"):
+    if name in FIRST_OF_LATENTS:
         pytest.skip("the picture is the first of the latents themselves")
     family, frames = family_for(pipeline), frames_of(name)
     middle, first, last = frames.copy(), frames.copy(), frames.copy()
@@ -119,7 +125,7 @@ def test_only_the_picture_is_read_of_a_clip(case: tuple[str, Any]) -> None:
         assert torch.equal(answer(last), whole) == (name != "wan-flf2v")
 
 
-@pytest.mark.parametrize("name", ["wan-ti2v", "ltx"])
+@pytest.mark.parametrize("name", FIRST_OF_LATENTS)
 def test_the_picture_is_the_first_latent_of_its_clip(name: str) -> None:
     pipeline = tiny(name)
     family, frames = family_for(pipeline), frames_of(name)
