@@ -63,7 +63,9 @@ def resolve(
         check(name, value, "asked for")
     if not 0 <= options.seed < 1 << 63:
         raise GenerateError(f"seed is {options.seed}; it must be at least 0 and less than 2**63")
-    arguments = {**recommended(pipeline), **(extra or {}), **chosen}
+    # EasyAnimate's pipelines have None as their default, and fail without one all the same.
+    unsaid = {"negative_prompt": ""} if "EasyAnimate" in type(pipeline).__name__ else {}
+    arguments = {**unsaid, **recommended(pipeline), **(extra or {}), **chosen}
     fps = arguments.pop("fps", None)
     rate = next((name for name in FRAME_RATES if name in parameters), None)
     if fps is not None and rate is not None:

@@ -100,6 +100,16 @@ def test_control_is_called_as_without_a_control_clip(monkeypatch: pytest.MonkeyP
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_what_the_last_block_makes_of_the_text_is_idle() -> None:
+    pipeline = control()
+    model = pipeline.transformer
+    text = {"states": torch.randn(1, 7, 16, generator=torch.Generator().manual_seed(0))}
+    easyanimate.predict(pipeline, model, torch.ones(1, 4, 2, 4, 4), torch.ones(1), text).square().sum().backward()
+    still = {name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()}
+    assert still == {name for name, _ in model.named_parameters() if easyanimate.idle(name, model.config)}
+    assert len(still) == 10
+
+
 def test_a_grown_inpainting_model_trains_what_is_new(tmp_path: Path) -> None:
     inpaint().save_pretrained(tmp_path / "base")
     options = ExpandOptions(mode="insert", blocks=1)
@@ -107,7 +117,9 @@ def test_a_grown_inpainting_model_trains_what_is_new(tmp_path: Path) -> None:
         open_source(str(tmp_path / "base")), lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, options)
     )
     grown = execute(job, tmp_path / "grown")
-    result = train(settings(grown, tmp_path / "run", data="shapes:1:2", steps=2, batch_size=1, caption_dropout=0.5))
+    few: dict[str, Any] = {"data": "shapes:1:2", "steps": 2, "batch_size": 1, "caption_dropout": 0.5}
+    result = train(settings(grown, tmp_path / "run", preview_every=2, previews=(PROMPTS[0],), **few))
+    assert (tmp_path / "run" / "previews" / "step-00000002-0.mp4").is_file()
     before, after = bytes_of(grown), bytes_of(result.model)
     record = open_checkpoint(result.model / "transformer").record
     assert record is not None

@@ -26,6 +26,8 @@ NOT_GIVEN = -1.0
 """A pixel."""
 NOISE_MEAN, NOISE_DEVIATION = -3.0, 0.5
 """Of the ln of how much noise a given picture gets, from the trainer too."""
+TEXT_ENDS = ("attn1.add_q_proj.", "attn1.norm_added_q.", "attn1.to_add_out.", "txt_ff.")
+"""What makes the text that a block hands on."""
 
 
 def encode_text(pipeline: Any, captions: list[str]) -> dict[str, torch.Tensor]:
@@ -61,6 +63,12 @@ def encode_conditions(pipeline: Any, pixels: torch.Tensor, frame_rates: list[flo
     else:
         mask = encode_video(pipeline, hidden)
     return {INPAINT: torch.cat([mask, latents], dim=1)}
+
+
+def idle(name: str, config: Any) -> bool:
+    """Whether a parameter has no part in the answer: what the last block makes of the text, which nobody reads."""
+    last = f"transformer_blocks.{config.num_layers - 1}."
+    return name.startswith(last) and name.removeprefix(last).startswith(TEXT_ENDS)
 
 
 def predict(pipeline: Any, model: Any, noisy: torch.Tensor, timesteps: torch.Tensor, text: Text) -> torch.Tensor:
