@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelgrow.surgery import GenerateError, strict_json
+from modelgrow.surgery.selection import GENERATION_NAME
 
 from .inputs import as_pictures, fit, read_image, read_video
-from .load import GENERATION_NAME
 
 if TYPE_CHECKING:
     import numpy as np

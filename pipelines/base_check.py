@@ -11,28 +11,14 @@ import torch
 from modelgrow.surgery import GrowError, SourceError, open_checkpoint
 from modelgrow.surgery.fingerprint import Sampled, fingerprint, fingerprint_of
 
+from .dtypes import STORED
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from modelgrow.surgery.packed import PackedComponent
 
 _log = logging.getLogger(__name__)
-
-STORED: dict[torch.dtype, str] = {
-    torch.bool: "BOOL",
-    torch.uint8: "U8",
-    torch.int8: "I8",
-    torch.int16: "I16",
-    torch.int32: "I32",
-    torch.int64: "I64",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.float32: "F32",
-    torch.float64: "F64",
-    torch.float8_e4m3fn: "F8_E4M3",
-    torch.float8_e5m2: "F8_E5M2",
-}
-"""What safetensors calls a dtype."""
 
 
 def check_base(

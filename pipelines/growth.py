@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from modelgrow.surgery import CheckpointError, SourceError
+from modelgrow.surgery.errors import first_line
 from modelgrow.surgery.packed import GROWTH_NAME, read_packed
 from modelgrow.surgery.slot import slot_of
 from modelgrow.surgery.trace import names_after, rename
 
-from .base_check import STORED, check_base
+from .base_check import check_base
+from .dtypes import FROM_STORED
 from .models import model_class
 from .ready import check_ready
 
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
 M = TypeVar("M")
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
-DTYPES = {name: dtype for dtype, name in STORED.items()}
 
 
 def load_growth(model: M, growth: str | Path, *, component: str | None = None) -> M:
@@ -88,8 +89,9 @@ def _locate(growth: str | Path) -> Path:
     try:
         return Path(hf_hub_download(str(growth), GROWTH_NAME))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise SourceError(f"{growth}: no folder here, and no {GROWTH_NAME} to be had from the Hub: {reason}") from error
+        raise SourceError(
+            f"{growth}: no folder here, and no {GROWTH_NAME} to be had from the Hub: {first_line(error)}"
+        ) from error
 
 
 def _only(packed: Packed, component: str | None) -> PackedComponent:
@@ -183,7 +185,7 @@ def _build(model: Any, state: Mapping[str, torch.Tensor], names: Mapping[str, st
 
 def _read(tensor: Tensor, name: str) -> torch.Tensor:
     """A stored tensor in memory of its own, aligned as torch's allocator does it."""
-    if tensor.dtype not in DTYPES:
+    if tensor.dtype not in FROM_STORED:
         raise CheckpointError(f"{tensor.file}: {name!r} is {tensor.dtype}, which torch models are not made of")
     data = torch.empty(tensor.nbytes, dtype=torch.uint8)
     with tensor.file.open("rb", buffering=0) as file:
@@ -194,7 +196,7 @@ def _read(tensor: Tensor, name: str) -> torch.Tensor:
             if not count:
                 raise CheckpointError(f"{tensor.file}: became shorter while it was read")
             view = view[count:]
-    return data.view(DTYPES[tensor.dtype]).reshape(tensor.shape)
+    return data.view(FROM_STORED[tensor.dtype]).reshape(tensor.shape)
 
 
 def _kind(name: str) -> str:

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from modelgrow.surgery import GenerateError, GrowError, anatomies, open_checkpoint, open_source
+from modelgrow.surgery.errors import first_line
 from modelgrow.surgery.grown import stock_name
+from modelgrow.surgery.selection import GENERATION_NAME
 from modelgrow.surgery.source import PIPELINE_NAME
 
+from .dtypes import resolve_dtype
 from .foundation import foundation_path
 from .models import align
 
@@ -21,9 +24,7 @@ if TYPE_CHECKING:
 
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 OFFLOADS = ("model", "group", "sequential")
-GENERATION_NAME = "generation.json"
 
 
 def load_pipeline(
@@ -84,15 +85,6 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The dtype that a name means on a device. Raises `GenerateError` if there is none of that name."""
-    if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    if name not in DTYPES:
-        raise GenerateError(f"unknown dtype {name!r}; choose from auto, {', '.join(DTYPES)}")
-    return DTYPES[name]
-
-
 def locate(model: str | Path | None, *, variant: str | None = None, revision: str | None = None) -> Path:
     """The folder of a pipeline, downloaded into the Hub's cache if need be. Raises `GenerateError`."""
     if model is None:
@@ -131,7 +123,7 @@ def _download(repo_id: str, variant: str | None, revision: str | None) -> Path:
         folder = DiffusionPipeline.download(repo_id, variant=variant, revision=revision, use_safetensors=True)
     except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
         raise GenerateError(
-            f"{repo_id}: not a folder here, and it can't be had from the Hub: {_first_line(error)} "
+            f"{repo_id}: not a folder here, and it can't be had from the Hub: {first_line(error)} "
             "(a private or gated model needs 'hf auth login')"
         ) from error
     with suppress(EntryNotFoundError, HfHubHTTPError, OSError):  # few have one; the pipeline's defaults do as well
@@ -163,11 +155,7 @@ def _explain(folder: Path, variant: str | None, error: BaseException) -> str:
         open_source(str(folder), variant=variant)
     except GrowError as found:
         return str(found)
-    return _first_line(error)
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__).strip()
+    return first_line(error)
 
 
 @contextmanager
@@ -234,5 +222,5 @@ def _place(pipeline: DiffusionPipeline, device: torch.device, offload: str | Non
             "try --offload model, then group or --low-memory"
         ) from error
     except (RuntimeError, ValueError) as error:
-        raise GenerateError(f"{type(pipeline).__name__} can't be moved to {device}: {_first_line(error)}") from error
+        raise GenerateError(f"{type(pipeline).__name__} can't be moved to {device}: {first_line(error)}") from error
     return pipeline

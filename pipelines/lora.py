@@ -13,6 +13,7 @@ import torch
 
 from modelgrow.surgery import CheckpointError, anatomies
 from modelgrow.surgery.diffsynth_lora import diffusers_names, is_diffsynth_lora
+from modelgrow.surgery.errors import first_line
 from modelgrow.surgery.grown import stock_name
 from modelgrow.surgery.lora import remap_value
 from modelgrow.surgery.lora_keys import LoraTarget, remap_for
@@ -143,8 +144,7 @@ def _read(
     try:
         state, *rest = pipeline.lora_state_dict(source, **options)
     except (OSError, ValueError, KeyError) as error:
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise CheckpointError(f"{_name(lora)}: can't be read: {reason}") from error
+        raise CheckpointError(f"{_name(lora)}: can't be read: {first_line(error)}") from error
     if "return_alphas" in parameters and rest and rest[0]:
         state = {**state, **{key: torch.as_tensor(alpha) for key, alpha in rest[0].items()}}
     return state, rest[-1] if rest else None

@@ -12,6 +12,7 @@ from modelgrow.surgery import CheckpointError, Source, VerifyError, open_source
 from modelgrow.surgery.compare import broken_promises
 from modelgrow.surgery.grown import stock_name
 
+from .dtypes import DTYPES
 from .models import load_model
 from .probes import RECIPES, random_inputs, run_model
 from .probes.recipe import Config
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from modelgrow.surgery import Checkpoint, Component
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def verify(

@@ -16,7 +16,7 @@ import torch
 from accelerate.utils import DistributedType
 from torch.nn.parallel import DistributedDataParallel
 
-from modelgrow.pipelines.growth import DTYPES
+from modelgrow.pipelines.dtypes import FROM_STORED
 from modelgrow.surgery import TrainError
 from modelgrow.surgery.readback import read_chunks
 
@@ -135,7 +135,7 @@ def _error(model: torch.nn.Module, checkpoint: Checkpoint, layers: dict[str, tor
     apart = size = 0.0
     for name, layer in layers.items():
         stored = checkpoint.tensors[f"{name}.weight"]
-        data = torch.frombuffer(bytearray(b"".join(read_chunks(stored))), dtype=DTYPES[stored.dtype])
+        data = torch.frombuffer(bytearray(b"".join(read_chunks(stored))), dtype=FROM_STORED[stored.dtype])
         weight = data.view(stored.shape).to(layer.weight.device, dtype)
         given = torch.randn(PROBES, weight.shape[1], generator=generator).to(weight.device, dtype)
         bias = None if layer.bias is None else layer.bias.to(dtype)

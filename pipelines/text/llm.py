@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from modelgrow.surgery import GenerateError
+from modelgrow.surgery.errors import first_line
 
 if TYPE_CHECKING:
     import torch
@@ -31,9 +32,8 @@ def load_llm(model: str, *, revision: str | None = None, dtype: torch.dtype | No
         llm = loader.from_pretrained(model, revision=revision, dtype=dtype or "auto", use_safetensors=True)
         tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
     except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
-        line = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise GenerateError(
-            f"{model}: the language model of this pipeline's slot can't be loaded: {line.strip()} "
+            f"{model}: the language model of this pipeline's slot can't be loaded: {first_line(error)} "
             "(give it as llm= and llm_tokenizer=, or pass llm_states=, from encode_llm on another machine)"
         ) from error
     return llm.eval().requires_grad_(False), tokenizer

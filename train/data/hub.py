@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from modelgrow.surgery import DataError
+from modelgrow.surgery.errors import first_line
 
 from .folder import LISTS
 from .video import SUFFIXES
@@ -30,8 +31,7 @@ def download(repo_id: str) -> Path:
     try:
         return Path(snapshot_download(repo_id, repo_type="dataset", allow_patterns=_PATTERNS))
     except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__).strip()
         raise DataError(
-            f"{repo_id}: not a folder or file here, and no data set that can be had from the Hub: {reason} "
+            f"{repo_id}: not a folder or file here, and no data set that can be had from the Hub: {first_line(error)} "
             "(a private or gated one needs 'hf auth login')"
         ) from error
