@@ -139,7 +139,13 @@ def attach_llm(
 
     def plan(source: Source) -> Job:
         options = AttachOptions(
-            llm=open_language_model(llm, revision=llm_revision, dim=llm_dim, with_weights=include_llm),
+            llm=open_language_model(
+                llm,
+                revision=llm_revision,
+                dim=llm_dim,
+                with_weights=include_llm,
+                headers_only=dry_run or bool(source.elsewhere),
+            ),
             every=every,
             at=numbers,
             stack=stack,

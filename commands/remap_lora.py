@@ -10,6 +10,7 @@ import typer
 
 from .console import console, escape
 from .options import AnatomyFiles, AsJson, Components, DryRun, Overwrite, Revision
+from .sources import look_at
 
 EPILOG = (
     "Examples:\n\n"
@@ -39,10 +40,10 @@ def remap_lora(
     revision: Revision = None,
 ) -> None:
     """Move the block numbers in a LoRA's keys, so that a LoRA of the base still applies to the grown model."""
-    from modelgrow.surgery import anatomies, open_source
+    from modelgrow.surgery import anatomies
     from modelgrow.surgery.lora import classes_of, grown_models, is_foreign, prepare_remap, write_remapped
 
-    source = open_source(model, revision=revision)
+    source = look_at(model, revision=revision)
     known = anatomies(tuple(anatomy or ()))
     models = grown_models(source, component or (), known, may_be_none=is_foreign(lora))
     remapping = prepare_remap(lora, models, classes=classes_of(source))

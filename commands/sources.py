@@ -47,7 +47,7 @@ def planned(
 
     source = look_at(ckpt, config=config, variant=variant, revision=revision)
     job = plan(source)
-    if dry_run or not source.elsewhere:
+    if dry_run or not job.source.elsewhere:
         return job
     console(stderr=True).print(f"the plan holds; {size(job.download_bytes)} come from the Hub")
     return plan(open_source(ckpt, config=config, variant=variant, revision=source.commit))

@@ -65,7 +65,8 @@ def prepare_attach_llm(
         raise PlanError(f"{source.name}: no pipeline, so there is no place for the language model; leave it out")
     entries = options.llm.entries()
     plans = {name: replace(plan, pipeline_edits={**plan.pipeline_edits, **entries}) for name, plan in job.plans.items()}
-    return replace(job, plans=plans, added=tuple(options.llm.files()))
+    source = replace(job.source, elsewhere={**job.source.elsewhere, **options.llm.elsewhere})
+    return replace(job, source=source, plans=plans, added=tuple(options.llm.files()))
 
 
 def _check_others(job: Job) -> None:

@@ -44,17 +44,16 @@ def _reason(repo_id: str, revision: str | None, error: Exception) -> str:
 
 def _out_of_reach(error: Exception) -> str:
     from huggingface_hub import constants, is_offline_mode
-    from huggingface_hub.errors import IncompleteSnapshotError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 
     if is_offline_mode() and isinstance(error, LocalEntryNotFoundError | OfflineModeIsEnabled):
-        what = "only some of its files are" if isinstance(error, IncompleteSnapshotError) else "it is not"
-        return f"{what} in the cache, and HF_HUB_OFFLINE forbids to ask for more. Unset that, or name a folder"
+        return "the cache lacks it, or some of it, and HF_HUB_OFFLINE forbids to ask. Unset that, or name a folder"
     first = list(_chain(error))[-1]
     told = next((line.strip() for line in str(first).splitlines() if line.strip()), type(first).__name__)
     if isinstance(error, LocalEntryNotFoundError | _http().TransportError):
         return (
-            f"{constants.ENDPOINT} can't be reached ({told:.300}), and the cache lacks it. Check the network, a proxy "
-            "and HF_ENDPOINT"
+            f"{constants.ENDPOINT} can't be reached ({told:.300}), and the cache lacks it, or some of it. Check the "
+            "network, a proxy and HF_ENDPOINT"
         )
     return f"{told:.300}"
 

@@ -16,6 +16,7 @@ from .carried import carried_files, carrier
 from .checkpoint import Checkpoint
 from .checksums import write_checksums
 from .disk import check_room, make_folder, write_text
+from .errors import SourceError
 from .grown import stock_name
 from .index import edit_index, follow_slots, index_before, index_edits
 from .layout import OutputFile, lay_out
@@ -25,7 +26,6 @@ from .slot import slot_of
 from .source import PIPELINE_NAME, Source, choose
 from .span import Progress
 from .staging import staged
-from .tensor import check_here
 from .watch import unchanged
 from .write import FileWork, Writer, carry
 
@@ -142,11 +142,12 @@ def execute(
         checksum: Write `checksums.sha256`, which sha256sum(1) checks, with every file of the output.
 
     Raises:
-        SourceError: The source was opened by its headers alone.
+        SourceError: Some of it is still on the Hub.
         GrowError: See `apply` and `staged`.
     """
-    for checkpoint in job.checkpoints.values():
-        check_here(checkpoint.tensors)
+    if job.source.elsewhere:
+        first = next(iter(job.source.elsewhere))
+        raise SourceError(f"{job.source.name}: {first} is still on the Hub. Open it without headers_only")
     carried = carried_files(job)
     works = _works(job, carried, output)
     inputs = [segment.source for file in works for segment in file.segments if segment.source is not None]

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from . import strict_json
 from .checkpoint import CONFIG_NAME, has_weights
 from .errors import SourceError
+from .hub import download, open_repo
+from .hub_errors import explained
 from .regular import check_link, names_in
 
 COMPONENT = "llm"
@@ -46,19 +48,20 @@ class LanguageModel:
     """The commit that a Hub id stood for."""
     folder: Path | None = None
     """Where its files are, if they are here."""
+    elsewhere: Mapping[str, int] = field(default_factory=dict)
+    """Files of it that were left on the Hub: place in a pipeline's folder -> bytes."""
 
     def files(self) -> Iterator[tuple[Path, Path]]:
-        """Its files and its tokenizer's, and their places in a pipeline's folder.
+        """Its files and its tokenizer's that are here, and their places in a pipeline's folder.
 
         Raises:
             SourceError: The folder lacks safetensors or a tokenizer.
         """
         folder = self._here()
-        names = names_in(folder)
-        for component, pattern in ((COMPONENT, _MODEL_FILES), (TOKENIZER, _TOKENIZER_FILES)):
-            for name in names:
-                if pattern.fullmatch(name) and os.path.isfile(folder / name):
-                    yield Path(os.path.realpath(folder / name)), Path(component) / name
+        for name in names_in(folder):
+            place = _place(name)
+            if place is not None and os.path.isfile(folder / name):
+                yield Path(os.path.realpath(folder / name)), Path(place)
 
     def entries(self) -> dict[str, list[str]]:
         """What model_index.json says of both, where they stand in the pipeline's folder."""
@@ -71,7 +74,7 @@ class LanguageModel:
     def _here(self) -> Path:
         if self.folder is None:
             raise SourceError(f"{self.name}: only its {CONFIG_NAME} was fetched; open it with its weights")
-        if not has_weights(self.folder):
+        if not has_weights(self.folder) and not any(name.endswith(".safetensors") for name in self.elsewhere):
             raise SourceError(f"{self.folder}: no .safetensors file, so the language model can't be included")
         if not (self.folder / _TOKENIZER_CONFIG).is_file():
             raise SourceError(f"{self.folder}: no {_TOKENIZER_CONFIG}, so its tokenizer can't be included")
@@ -79,7 +82,12 @@ class LanguageModel:
 
 
 def open_language_model(
-    argument: str, *, revision: str | None = None, dim: int | None = None, with_weights: bool = False
+    argument: str,
+    *,
+    revision: str | None = None,
+    dim: int | None = None,
+    with_weights: bool = False,
+    headers_only: bool = False,
 ) -> LanguageModel:
     """Read what a user named.
 
@@ -88,34 +96,48 @@ def open_language_model(
         revision: Branch, tag or commit of a Hub id.
         dim: Width of its states, for a config that does not say it in a known way.
         with_weights: Fetch all of a Hub id.
+        headers_only: Leave the weights of a Hub id there even so; the plan can only be shown then.
 
     Raises:
         SourceError: It is not there, or its config does not say how wide its states are.
         CheckpointError: config.json is damaged.
     """
-    if os.path.isdir(argument):
+    is_local = os.path.isdir(argument)
+    elsewhere: Mapping[str, int] = {}
+    if is_local:
         folder = Path(os.path.abspath(argument))
         commit = None
     elif _HUB_ID.fullmatch(argument):
-        folder = _download(argument, revision, with_weights)
+        if with_weights:
+            folder, elsewhere = _download(argument, revision, headers_only=headers_only)
+        else:
+            folder = _config_alone(argument, revision)
         commit = folder.name if _COMMIT.fullmatch(folder.name) else revision
     else:
         raise SourceError(f"{argument[:300]!r}: no such folder, and not a Hub id (those look like Qwen/Qwen3-0.6B)")
     path = folder / CONFIG_NAME
     if not os.path.lexists(path):
         raise SourceError(f"{argument}: there is no {CONFIG_NAME} in it, so it is no language model of transformers")
-    if os.path.isdir(argument):
+    if is_local:
         check_link(path, folder)
     config = strict_json.read_object(path)
     names = config.get("architectures")
-    is_local = os.path.isdir(argument)
     return LanguageModel(
         name=str(folder) if is_local else argument,
         dim=dim or _width(config, argument),
         class_name=names[0] if isinstance(names, list) and names and isinstance(names[0], str) else "AutoModel",
         revision=commit,
         folder=folder if is_local or with_weights else None,
+        elsewhere=elsewhere,
     )
+
+
+def _place(name: str) -> str | None:
+    """Where a file of it stands in a pipeline's folder."""
+    for component, pattern in ((COMPONENT, _MODEL_FILES), (TOKENIZER, _TOKENIZER_FILES)):
+        if pattern.fullmatch(name):
+            return f"{component}/{name}"
+    return None
 
 
 def _width(config: Mapping[str, Any], argument: str) -> int:
@@ -131,18 +153,17 @@ def _width(config: Mapping[str, Any], argument: str) -> int:
     )
 
 
-def _download(repo_id: str, revision: str | None, with_weights: bool) -> Path:
-    from huggingface_hub import hf_hub_download, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+def _config_alone(repo_id: str, revision: str | None) -> Path:
+    from huggingface_hub import hf_hub_download
 
-    try:
-        if not with_weights:
-            return Path(hf_hub_download(repo_id, CONFIG_NAME, revision=revision)).parent
-        patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
-        return Path(snapshot_download(repo_id, revision=revision, allow_patterns=patterns))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise SourceError(
-            f"{repo_id}: not a folder here, and it can't be had from the Hub: {reason} "
-            "(a private or gated model needs 'hf auth login')"
-        ) from error
+    with explained(repo_id, revision):
+        return Path(hf_hub_download(repo_id, CONFIG_NAME, revision=revision)).parent
+
+
+def _download(repo_id: str, revision: str | None, *, headers_only: bool) -> tuple[Path, dict[str, int]]:
+    """Its folder, and what was left on the Hub, by its place."""
+    repo = open_repo(repo_id, revision)
+    sizes = {name: size for name, size in (repo.sizes or {}).items() if "/" not in name and _place(name) is not None}
+    large = [name for name in sizes if headers_only and name.endswith(".safetensors")]
+    download(repo, [name for name in sizes if name not in large], with_bars=not headers_only)
+    return repo.folder, {str(_place(name)): sizes[name] for name in large if not (repo.folder / name).exists()}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -79,7 +80,7 @@ class Hub:
 def serving() -> Iterator[Hub]:
     """A Hub that answers until the end of the block."""
     hub = Hub()
-    servers = [ThreadingHTTPServer(("127.0.0.1", 0), _handler(hub)) for _ in range(2)]
+    servers = [_Server(("127.0.0.1", 0), _handler(hub)) for _ in range(2)]
     threads = [threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}) for server in servers]
     hub.endpoint, hub.storage = (f"http://127.0.0.1:{server.server_address[1]}" for server in servers)
     for thread in threads:
@@ -91,6 +92,13 @@ def serving() -> Iterator[Hub]:
             server.shutdown()
             server.server_close()
             thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that has read enough hangs up."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:

@@ -13,6 +13,7 @@ import pytest
 from hub_server import Hub
 
 from modelgrow.surgery import inspect, open_source
+from modelgrow.surgery.header import write_header
 
 Grow = Callable[..., tuple[int, str, str]]
 
@@ -73,6 +74,33 @@ def test_expand(hub: Hub, wide: Path, grow: Grow, tmp_path: Path) -> None:
     for path in (tmp_path / "again").rglob("*.safetensors"):
         assert path.stat().st_nlink > 1 or path.parent.name == "transformer"
     assert cached(tmp_path) == before
+
+
+def test_a_language_model_comes_along_when_it_is_written(hub: Hub, pipeline: Path, grow: Grow, tmp_path: Path) -> None:
+    folder = tmp_path / "llm"
+    (folder / "original").mkdir(parents=True)
+    (folder / "config.json").write_text('{"hidden_size": 8, "architectures": ["Qwen3Model"]}')
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "Qwen2Tokenizer"}')
+    for name in ("model", "original/model"):
+        (folder / f"{name}.safetensors").write_bytes(
+            write_header({"w": ("F32", (500_000,), 2_000_000)}, {}) + bytes(2_000_000)
+        )
+    commit = hub.publish("a/llm", folder)
+    words = ["attach-llm", str(pipeline), "--llm", "a/llm", "--include-llm", "-o", "out", "--json"]
+    code, out, err = grow(*words, "--dry-run")
+    assert code == 0, err
+    plan = json.loads(out)
+    assert plan["download"] == (folder / "model.safetensors").stat().st_size
+    assert hub.sent("model.safetensors") == 0
+    code, out, err = grow(*words)
+    assert code == 0, err
+    assert hub.sent("model.safetensors") == plan["download"]
+    assert json.loads(out)["bytes"] == plan["bytes"]
+    written = tmp_path / "out" / "llm"
+    assert sorted(path.name for path in written.iterdir()) == ["config.json", "model.safetensors"]
+    assert (written / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+    slot = json.loads((tmp_path / "out" / "transformer" / "config.json").read_text())["llm_slot"]
+    assert (slot["model"], slot["revision"]) == ("a/llm", commit)
 
 
 def test_a_plan_that_does_not_hold_downloads_nothing(hub: Hub, wide: Path, grow: Grow) -> None:
