@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -51,6 +52,25 @@ def test_dry_run(hub: Hub, wide: Path, grow: Grow, tmp_path: Path, words: list[s
     assert plan == {**here, "source": "a/b"}
     assert hub.sent(".safetensors") < 300_000
     assert not (tmp_path / "out").exists()
+
+
+def test_values_that_a_plan_computes_with_are_fetched(hub: Hub, grow: Grow, tmp_path: Path) -> None:
+    """Mochi's trained frequencies: a few bytes in the middle of a file that stays where it is."""
+    folder = tmp_path / "mochi"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"_class_name": "MochiTransformer3DModel", "num_layers": 1}')
+    header = write_header({"before": ("F32", (10**6,), 4 * 10**6), "pos_frequencies": ("F32", (3, 2, 4), 96)}, {})
+    values = struct.pack("<24f", *(0.37 * number for number in range(24)))
+    (folder / "diffusion_pytorch_model.safetensors").write_bytes(header + bytes(4 * 10**6) + values)
+    hub.publish("a/mochi", folder)
+    plans = []
+    for source in ("a/mochi", str(folder)):
+        code, out, err = grow("extend-frames", "--to", "200", source, "--dry-run", "--json", "-o", "out")
+        assert code == 0, err
+        plans.append(json.loads(out)["plans"])
+    assert plans[0] == plans[1]
+    assert hub.requests[-1].sent == 96
+    assert hub.sent(".safetensors") < 200_000
 
 
 def test_expand(hub: Hub, wide: Path, grow: Grow, tmp_path: Path) -> None:
