@@ -117,6 +117,7 @@ def test_a_grown_inpainting_model_trains_what_is_new(tmp_path: Path) -> None:
         open_source(str(tmp_path / "base")), lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, options)
     )
     grown = execute(job, tmp_path / "grown")
+    (grown / "generation.json").write_text('{"num_inference_steps": 2}')
     few: dict[str, Any] = {"data": "shapes:1:2", "steps": 2, "batch_size": 1, "caption_dropout": 0.5}
     result = train(settings(grown, tmp_path / "run", preview_every=2, previews=(PROMPTS[0],), **few))
     assert (tmp_path / "run" / "previews" / "step-00000002-0.mp4").is_file()
