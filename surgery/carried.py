@@ -30,13 +30,14 @@ def carried_files(job: Job) -> list[tuple[Path, Path]]:
     if source.path.is_file():
         return list(job.added)
     files = []
-    is_carried = carrier(job)
+    is_carried, counted = carrier(job), source.counted
     for folder, folders, names in os.walk(source.path, followlinks=False):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         place = Path(folder).relative_to(source.path)
         for name in sorted(names):
             path = Path(folder) / name
-            if is_carried(place / name) and path.is_file():
+            is_counted = counted is None or (place / name).as_posix() in counted
+            if is_counted and is_carried(place / name) and path.is_file():
                 check_link(path, source.path)
                 files.append((path, place / name))
     return [*files, *job.added]

@@ -37,6 +37,11 @@ class Files:
         return map(read_header, paths)
 
     @property
+    def counted(self) -> frozenset[str] | None:
+        """Files that belong to it: paths in the folder, with "/". None for all that is there."""
+        return None
+
+    @property
     def elsewhere(self) -> Mapping[str, int]:
         """Files that belong to it and are not here: path in the folder, with "/" -> bytes."""
         return {}
@@ -69,12 +74,12 @@ class HubFiles(Files):
             yield from pool.map(self._header, paths)
 
     @property
+    def counted(self) -> frozenset[str]:
+        return frozenset(name for name in self._sizes if not name.endswith(OTHER_WEIGHTS))
+
+    @property
     def elsewhere(self) -> Mapping[str, int]:
-        return {
-            name: size
-            for name, size in self._sizes.items()
-            if not name.endswith(OTHER_WEIGHTS) and not (self._repo.folder / name).exists()
-        }
+        return {name: self._sizes[name] for name in sorted(self.counted) if not (self._repo.folder / name).exists()}
 
     def _header(self, path: Path) -> Header:
         from .hub import fetch_header

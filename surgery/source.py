@@ -47,8 +47,10 @@ class Source:
     """model_index.json, for a pipeline."""
     commit: str | None = None
     """Of a Hub id."""
+    counted: frozenset[str] | None = None
+    """Files of a model on the Hub that belong to it: paths in the folder. None where all that is there does."""
     elsewhere: Mapping[str, int] = field(default_factory=dict)
-    """Files of a model on the Hub that were not downloaded: path in the folder -> bytes. A plan needs none of them."""
+    """Those of them that were not downloaded, and their bytes. A plan needs none."""
 
 
 def open_source(
@@ -86,7 +88,7 @@ def open_source(
 
         path, files = files_of(argument, revision, variant, headers_only=headers_only, report=report)
         source = _open(path, argument, files, config, variant)
-        return replace(source, commit=path.name, elsewhere=files.elsewhere)
+        return replace(source, commit=path.name, counted=files.counted, elsewhere=files.elsewhere)
     path = Path(argument)
     name = Path(os.path.realpath(path)).name
     return _open(path, name if os.path.isdir(path) else path.stem, HERE, config, variant)

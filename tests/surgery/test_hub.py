@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from hub_server import Hub
+from huggingface_hub import snapshot_download
 
 from modelgrow.surgery import (
     Checkpoint,
@@ -22,6 +23,7 @@ from modelgrow.surgery import (
     plan_expand,
     prepare,
 )
+from modelgrow.surgery.carried import carried_files
 from modelgrow.surgery.fingerprint import fingerprint_of
 from modelgrow.surgery.header import Header, read_header, write_header
 from modelgrow.surgery.hub import CHUNK, Repo, fetch_header
@@ -159,8 +161,9 @@ class TestSelection:
         (pipeline / "README.md").write_text("kept")
         hub.publish("a/b", pipeline)
         source = open_source("a/b")
-        assert planned(source).num_bytes == planned(open_source("a/b", headers_only=True)).num_bytes
-        grown = execute(planned(source), tmp_path / "grown")
+        job = planned(source)
+        assert job.num_bytes == planned(open_source("a/b", headers_only=True)).num_bytes
+        grown = execute(job, tmp_path / "grown")
         stored = {request.name for request in hub.requests if request.is_stored}
         assert stored == {
             "transformer/diffusion_pytorch_model-00001-of-00002.safetensors",
@@ -168,6 +171,9 @@ class TestSelection:
             "vae/diffusion_pytorch_model.safetensors",
         }
         assert (grown / "README.md").read_text() == "kept"
+        snapshot_download("a/b")  # as another program may; what it fetched beside is not carried along
+        assert (source.path / "everything.safetensors").is_file()
+        assert carried_files(planned(open_source("a/b"))) == carried_files(job)
         assert sorted(path.name for path in (grown / "vae").iterdir()) == [
             "config.json",
             "diffusion_pytorch_model.safetensors",
