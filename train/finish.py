@@ -119,13 +119,14 @@ def write_card(run: Run, loop: Loop, told: dict[str, Any], output: Path) -> None
 
 def save_lora(run: Run, values: dict[str, torch.Tensor], output: Path) -> None:
     """The LoRA as diffusers takes it: a pipeline's `load_lora_weights`, or, of those without, a model's
-    `load_lora_adapter` with the component's name as `prefix`."""
+    `load_lora_adapter` with the component's name as `prefix`. A second transformer's has the first one's name, and is
+    loaded with `load_into_transformer_2=True`."""
     from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE
     from peft import get_peft_model_state_dict
 
     name, layers = run.component.name, get_peft_model_state_dict(run.model, state_dict=values)
     if hasattr(run.pipeline, "save_lora_weights"):
-        run.pipeline.save_lora_weights(output, **{f"{name}_lora_layers": layers})
+        run.pipeline.save_lora_weights(output, **{f"{name.removesuffix('_2')}_lora_layers": layers})
         return
     output.mkdir(parents=True, exist_ok=True)
     packed = {f"{name}.{key}": value.detach().cpu().contiguous() for key, value in layers.items()}

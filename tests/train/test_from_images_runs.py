@@ -85,6 +85,20 @@ def test_the_other_transformer_stays_as_it_is(tmp_path: Path) -> None:
         assert all(data(before, name) == data(after, name) for name in before.tensors) == same
 
 
+def test_a_lora_of_the_second_transformer_loads_into_it(tmp_path: Path) -> None:
+    tiny("wan-2.2").save_pretrained(tmp_path / "base")
+    changes = small("wan-2.2", component="transformer_2", train="lora", lora_rank=2)
+    result = train(settings(tmp_path / "base", tmp_path / "run", **changes))
+    pipeline = tiny("wan-2.2")
+    pipeline.load_lora_weights(str(result.model), load_into_transformer_2=True)
+    first, second = (
+        {name for name in part.state_dict() if "lora" in name}
+        for part in (pipeline.transformer, pipeline.transformer_2)
+    )
+    assert second
+    assert not first
+
+
 def test_a_model_that_reads_no_prompts_makes_one_preview(tmp_path: Path) -> None:
     model = grow(save_tiny_svd(tmp_path / "base", layers_per_block=2), tmp_path / "grown", "insert")
     picture = tmp_path / "mine.png"
