@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from hub_server import Hub
-from huggingface_hub import snapshot_download
+from huggingface_hub import is_offline_mode, snapshot_download
 
 from modelgrow.surgery import (
     Checkpoint,
@@ -220,9 +220,13 @@ class TestSelection:
 
 
 @pytest.mark.hub
-def test_a_real_model() -> None:
-    """1.4 billion parameters of Wan 2.1, and a text encoder of 5.7 billion: less than a megabyte is fetched."""
-    report = inspect(open_source("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", headers_only=True))
-    transformer = next(part for part in report.components if part.name == "transformer")
+@pytest.mark.skipif(is_offline_mode(), reason="HF_HUB_OFFLINE is set")
+def test_a_real_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """1.4 billion parameters of Wan 2.1, and a text encoder four times as large: configs and headers are fetched."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    source = open_source("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", headers_only=True)
+    transformer = next(part for part in inspect(source).components if part.name == "transformer")
     assert (transformer.class_name, transformer.stacks[0].depth) == ("WanTransformer3DModel", 30)
     assert transformer.parameters == 1_418_996_800
+    assert sum(source.elsewhere.values()) > 5 * 10**9
+    assert sum(path.stat().st_size for path in tmp_path.rglob("blobs/*")) < 10**6
