@@ -55,10 +55,11 @@ def floats(values: bytes) -> torch.Tensor:
     return torch.frombuffer(bytearray(values), dtype=torch.float32)
 
 
-def launch(chosen: Settings, *, processes: int, script: str | None = None) -> None:
+def launch(chosen: Settings, *, processes: int, script: str | None = None, cpu: bool = True) -> None:
     """`grow train` on several processes of this machine, set up as `accelerate launch` and torchrun do it.
 
-    `script`: Python to run instead; it gets the path of the settings.
+    `script`: Python to run instead; it gets the path of the settings. `cpu`: accelerate is told to stay on the CPU,
+    which also keeps it from DeepSpeed.
     """
     toml = Path(chosen.output).with_suffix(".toml")
     toml.write_text(chosen.to_toml(), encoding="utf-8")
@@ -71,7 +72,7 @@ def launch(chosen: Settings, *, processes: int, script: str | None = None) -> No
     common = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
-        "ACCELERATE_USE_CPU": "true",
+        "ACCELERATE_USE_CPU": str(cpu).lower(),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": port,
         "WORLD_SIZE": str(processes),

@@ -115,7 +115,8 @@ def _split(state: dict[str, Any]) -> tuple[dict[str, torch.Tensor], dict[str, An
     for number, values in state["state"].items():
         for key, value in _flat(values):
             if isinstance(value, torch.Tensor):
-                tensors[f"{number}.{key}"] = value.detach().contiguous().cpu()
+                # In memory of its own, for several rows may hold the same tensor and a file may not.
+                tensors[f"{number}.{key}"] = torch.empty(value.shape, dtype=value.dtype).copy_(value.detach())
             else:
                 plain.setdefault(str(number), {})[key] = value
     return tensors, {"plain": plain, "param_groups": state["param_groups"]}

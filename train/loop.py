@@ -11,14 +11,14 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers.training_utils import EMAModel
 
 from modelgrow.surgery import TrainError
 
-from . import alarm, checkpoints
+from . import alarm, checkpoints, zero
 from .objectives.objective import mean_error
 from .optimizer import make_optimizer, make_schedule
 from .progress import EDGE, Progress
@@ -26,6 +26,7 @@ from .sharded import split_like, split_state, whole, whole_state
 from .trunk import Trunk, replayed
 from .validate import Validation
 from .watch import Watch
+from .zero import OnlyTrained, is_zero
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,6 +54,8 @@ class Loop:
     validation: float | None = None
     seconds: float = 0.0
     """Spent on training in all sessions."""
+    _adam: torch.optim.Optimizer = field(init=False)
+    """torch's or bitsandbytes', without what accelerate wraps around it."""
     _average: float | None = None
 
     def __post_init__(self) -> None:
@@ -60,14 +63,18 @@ class Loop:
         optimizer = make_optimizer([parameter for _, parameter in run.trained], settings)
         if settings.compile:  # not before the memory is predicted: what runs on fake tensors is never compiled again
             run.model.compile_repeated_blocks()
-        self.model, self.optimizer = run.accelerator.prepare(run.model, optimizer)
+        model = run.model
+        if is_zero(run.accelerator):
+            model = OnlyTrained(run.model, [parameter for _, parameter in run.trained], run.autocast)
+        self.model, self.optimizer = run.accelerator.prepare(model, optimizer)
+        self._adam = optimizer
         held = dict(run.model.named_parameters())  # FSDP2 puts parts in the place of whole ones
         run.trained = [(name, held[name]) for name in self.names]
         self.parameters = [parameter for _, parameter in run.trained]
         self.ema = EMAModel(self.parameters, decay=settings.ema_decay) if settings.ema_decay else None
         self.held_out = Validation(loop=self) if run.held_out else None
         self._resume()
-        self.schedule = make_schedule(self.optimizer.optimizer, settings, done=self.step)
+        self.schedule = make_schedule(self._adam, settings, done=self.step)
 
     @property
     def folder(self) -> Path:
@@ -187,7 +194,7 @@ class Loop:
         state = checkpoints.State(
             step=self.step,
             trained={name: whole(parameter) for name, parameter in run.trained},
-            optimizer=whole_state(self.optimizer.optimizer.state_dict()),
+            optimizer=self._optimizer_state(),
             ema={name: whole(value) for name, value in averaged.items()},
             best_loss=self.best_loss,
             best_step=self.best_step,
@@ -199,6 +206,11 @@ class Loop:
             checkpoints.save(self.folder, state)
             checkpoints.prune(self.folder, keep=run.settings.keep, best=self.best_step)
         run.accelerator.wait_for_everyone()
+
+    def _optimizer_state(self) -> dict[str, Any]:
+        if is_zero(self.run.accelerator):
+            return zero.whole_state(self._adam, self.parameters)
+        return whole_state(self._adam.state_dict())
 
     @property
     def dtype(self) -> torch.dtype:
@@ -220,7 +232,10 @@ class Loop:
         with torch.no_grad():
             for name, parameter in self.run.trained:
                 parameter.copy_(split_like(state.trained[name], parameter))
-        self.optimizer.optimizer.load_state_dict(split_state(state.optimizer, self.parameters))
+        if is_zero(self.run.accelerator):
+            zero.load_state(self.optimizer.optimizer, state.optimizer, self.parameters)
+        else:
+            self._adam.load_state_dict(split_state(state.optimizer, self.parameters))
         if self.ema:
             self.ema.shadow_params = [split_like(state.ema[name], p) for name, p in self.run.trained]
             self.ema.optimization_step = state.step

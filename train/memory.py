@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -43,6 +43,11 @@ class Memory:
         """The same where FSDP2 splits all that is kept between steps."""
         parts = {name: -(-value // processes) for name, value in vars(self).items() if name != "activations"}
         return Memory(**parts, activations=self.activations)
+
+    def zero(self, processes: int) -> Memory:
+        """The same with DeepSpeed's ZeRO: it splits the optimizer's state, and keeps a copy of what it belongs to."""
+        share = self.gradients + self.optimizer
+        return replace(self, optimizer=-(-share // processes))
 
     @property
     def sentence(self) -> str:

@@ -73,7 +73,7 @@ class Previews:
             width=settings.width,
         )
         extra = {LAST_NAME: self.images[1]} if len(self.images) > 1 else {}
-        with evaluating(self.run.model), self.run.accelerator.autocast(), torch.random.fork_rng():
+        with evaluating(self.run.model), self.run.autocast(), torch.random.fork_rng():
             return generate(self.run.pipeline, options, extra=extra)
 
 

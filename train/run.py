@@ -22,6 +22,7 @@ from .preview_image import check_image
 from .progress import EDGE, Progress
 from .setup import set_up
 from .trunk import Trunk, trunk_depth
+from .zero import is_zero
 
 if TYPE_CHECKING:
     from .data.report import DataReport
@@ -155,8 +156,10 @@ def predict(run: Run) -> Memory:
         inputs,
         optimizer=run.settings.optimizer,
         average=bool(run.settings.ema_decay),
-        autocast=run.accelerator.autocast,
+        autocast=run.autocast,
     )
+    if is_zero(run.accelerator):
+        return memory.zero(run.accelerator.num_processes)
     return memory.split(run.accelerator.num_processes) if run.is_split else memory
 
 

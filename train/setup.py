@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ from .select import add_lora, freeze_all_but, names_to_train, reached
 from .settings import changed
 from .slot import rest, with_slot
 from .validate import hold_out
+from .zero import configure, is_asked_for, is_zero
 
 if TYPE_CHECKING:
     from modelgrow.surgery import Component, Record, Source
@@ -83,6 +85,13 @@ class Run:
     def is_split(self) -> bool:
         """Whether FSDP2 splits the model over the processes, so that all of them must call it together."""
         return bool(self.accelerator.is_fsdp2)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """What a forward pass stands in. With DeepSpeed accelerate leaves that to others, see `zero`."""
+        if is_zero(self.accelerator) and precision_of(self.settings) == "bf16":
+            return torch.autocast(self.accelerator.device.type, torch.bfloat16)
+        found: AbstractContextManager[Any] = self.accelerator.autocast()
+        return found
 
     def batch(self, number: int) -> Batch:
         """This process's share of batch `number`."""
@@ -160,17 +169,23 @@ def make_accelerator(settings: Settings) -> Accelerator:
             f"tracker {settings.tracker} is not installed: pip install {settings.tracker}, or choose "
             f"tensorboard or none (accelerate knows {known})"
         )
-    precision = settings.precision
-    if precision == "auto":
-        precision = "bf16" if torch.cuda.is_available() else "no"
     tracker = settings.tracker if settings.tracker != "none" else None
-    return Accelerator(
-        mixed_precision=precision,
+    accelerator = Accelerator(
+        mixed_precision="no" if is_asked_for() else precision_of(settings),
         gradient_accumulation_steps=settings.accumulate,
         log_with=tracker,
         project_config=ProjectConfiguration(project_dir=settings.output, logging_dir=f"{settings.output}/logs"),
         step_scheduler_with_optimizer=False,
     )
+    configure(accelerator, settings)
+    return accelerator
+
+
+def precision_of(settings: Settings) -> str:
+    """Of the arithmetic, with "auto" decided."""
+    if settings.precision != "auto":
+        return settings.precision
+    return "bf16" if torch.cuda.is_available() else "no"
 
 
 def choose_component(source: Source, settings: Settings) -> Component:

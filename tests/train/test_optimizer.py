@@ -25,17 +25,17 @@ needs_bitsandbytes = pytest.mark.skipif(
 EIGHT = Settings(model="", data="", output="", optimizer="adamw8bit", learning_rate=1e-2)
 
 
-def trained(steps: int, state: dict[str, object] | None = None) -> tuple[torch.nn.Linear, torch.optim.Optimizer]:
-    """128 x 64 weights, whose moments fit into 8 bits, and 64 biases, whose moments are too few for that."""
+def trained(steps: int) -> tuple[torch.nn.Sequential, torch.optim.Optimizer]:
+    """Two layers, whose weights have moments in 8 bits, and whose biases are too few for that."""
     torch.manual_seed(0)
-    model = torch.nn.Linear(128, 64)
+    model = torch.nn.Sequential(torch.nn.Linear(128, 64), torch.nn.Linear(64, 64))
     optimizer = make_optimizer(list(model.parameters()), EIGHT)
     for _ in range(steps):
         step(model, optimizer)
     return model, optimizer
 
 
-def step(model: torch.nn.Linear, optimizer: torch.optim.Optimizer) -> None:
+def step(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
     optimizer.zero_grad()
     model(torch.linspace(-1, 1, 256).reshape(2, 128)).square().sum().backward()
     optimizer.step()
@@ -47,9 +47,9 @@ def test_moments_are_a_byte_each_and_the_prediction_knows() -> None:
     kept = [
         {k: v for k, v in optimizer.state[p].items() if k.startswith(("state", "absmax"))} for p in model.parameters()
     ]
-    assert [state["state1"].dtype for state in kept] == [torch.uint8, torch.float32]
+    assert [state["state1"].dtype for state in kept] == 2 * [torch.uint8, torch.float32]
     found = [sum(map(held, state.values())) for state in kept]
-    assert found == [state_bytes(p.numel(), "adamw8bit") for p in model.parameters()] == [16640, 512]
+    assert found == [state_bytes(p.numel(), "adamw8bit") for p in model.parameters()] == [16640, 512, 8320, 512]
     assert state_bytes(8192, "adamw") == 65536
 
 
@@ -72,13 +72,12 @@ def test_it_goes_on_bit_for_bit(tmp_path: Path) -> None:
     for _ in range(2):
         step(model, optimizer)
     expected, _ = trained(5)
-    assert torch.equal(model.weight, expected.weight)
-    assert torch.equal(model.bias, expected.bias)
+    assert all(map(torch.equal, model.parameters(), expected.parameters()))
     forgetful, optimizer = trained(0)
     forgetful.load_state_dict(found.trained)
     for _ in range(2):
         step(forgetful, optimizer)
-    assert not torch.equal(forgetful.weight, expected.weight)
+    assert not any(map(torch.equal, forgetful.parameters(), expected.parameters()))
 
 
 @needs_bitsandbytes
