@@ -22,7 +22,7 @@ from modelgrow.train.families import hunyuan_video15 as family
 from modelgrow.train.run import train
 
 PROMPT = 'a red "circle" moves'
-NEAR = {"rtol": 1e-4, "atol": 1e-5}
+NEAR: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5}
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from modelgrow.train.objectives import RectifiedFlow
 from modelgrow.train.objectives.first_frame_flow import FirstFrameFlow
 
 PROMPTS = ["a red circle moves right", "a blue square"]
-NEAR = {"rtol": 1e-4, "atol": 1e-5}
+NEAR: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5}
 
 
 @pytest.fixture(scope="module")
@@ -139,10 +139,15 @@ def test_positions_are_scaled_by_the_size_in_pixels(
 def test_encoded_clips_decode_to_themselves_and_nothing_else(t2v: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the pipeline hands its VAE to decode is what the VAE said of the clip."""
     pixels, seen = clips(), []
+
+    def decode(value: torch.Tensor) -> Any:
+        seen.append(value)
+        return SimpleNamespace(sample=pixels)
+
     with torch.no_grad():
         latents, posterior = family.encode_video(t2v, pixels), t2v.vae.encode(pixels).latent_dist.mode()
     whole = torch.cat([latents, torch.zeros_like(latents), torch.zeros_like(latents[:, :1])], dim=1)
-    monkeypatch.setattr(t2v.vae, "decode", lambda value: seen.append(value) or SimpleNamespace(sample=pixels))
+    monkeypatch.setattr(t2v.vae, "decode", decode)
     monkeypatch.setattr(t2v.scheduler, "step", lambda _output, _time, sample, **_kwargs: (sample,))
     t2v(
         PROMPTS[0],

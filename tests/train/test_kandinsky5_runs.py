@@ -82,7 +82,11 @@ def test_memory_is_that_of_captions_as_long_as_they_may_be(monkeypatch: pytest.M
         texts = [family.encode_text(pipeline, captions) for captions in (["red " * 600] * 2, PROMPTS)]
     kept = []
     for text in texts:
-        inputs = {"noisy": torch.zeros(2, 4, 3, 4, 4), "timesteps": torch.tensor([900.0, 20.0]), "text": text}
+        inputs: dict[str, Any] = {
+            "noisy": torch.zeros(2, 4, 3, 4, 4),
+            "timesteps": torch.tensor([900.0, 20.0]),
+            "text": text,
+        }
         real = measure_step(model, lambda: family.predict(pipeline, model, **inputs).square().mean())  # noqa: B023
         memory = predict_memory(
             model,
