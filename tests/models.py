@@ -25,6 +25,15 @@ def build(class_name: str, config: Mapping[str, Any], *, seed: int = 0, dtype: t
     return model.to(dtype).eval()
 
 
+def noisy(model: Any, seed: int, *, scale: float = 0.3) -> Any:
+    """A model of transformers, say, with all of its parameters noise of that standard deviation."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for tensor in model.parameters():
+            tensor.copy_(torch.randn(tensor.shape, generator=generator) * scale)
+    return model.eval()
+
+
 def save(
     folder: Path, class_name: str, config: Mapping[str, Any], *, dtype: torch.dtype = torch.float32, shard: str = "1GB"
 ) -> Path:

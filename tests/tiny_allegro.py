@@ -6,8 +6,7 @@ from typing import Any
 
 from architectures import row_of
 from diffusers import AllegroPipeline, DDIMScheduler
-from models import build
-from tiny_images import noisy
+from models import build, noisy
 from tiny_pipelines import tokenizer
 from transformers import T5Config, T5EncoderModel
 

@@ -8,9 +8,8 @@ import diffusers
 import torch
 from architectures import row_of
 from diffusers import EDMEulerScheduler, FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
-from models import build
+from models import build, noisy
 from tiny_easyanimate import TEMPLATE
-from tiny_images import noisy
 from tiny_llms import byte_tokenizer
 from tiny_pipelines import tokenizer
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, T5Config, T5EncoderModel

@@ -11,8 +11,7 @@ from diffusers import (
     EasyAnimatePipeline,
     FlowMatchEulerDiscreteScheduler,
 )
-from models import build
-from tiny_images import noisy
+from models import build, noisy
 from tiny_llms import byte_tokenizer
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 

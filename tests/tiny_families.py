@@ -75,16 +75,20 @@ class Family:
     fps: int
 
 
-FAMILIES = {
-    "cogvideox": Family(
+def _cogvideox(row: str) -> Family:
+    return Family(
         pipeline="CogVideoXPipeline",
-        transformer=(TINY["cogvideox-2b"].class_name, {**TINY["cogvideox-2b"].tiny, "max_text_seq_length": 226}),
+        transformer=(TINY[row].class_name, {**TINY[row].tiny, "max_text_seq_length": 226}),
         vae=("AutoencoderKLCogVideoX", COG_VAE),
         scheduler="CogVideoXDDIMScheduler",
         options={"num_frames": 9, "height": 48, "width": 64},
         shape=(9, 48, 64, 3),
         fps=8,
-    ),
+    )
+
+
+FAMILIES = {
+    "cogvideox": _cogvideox("cogvideox-2b"),
     "ltx": Family(
         pipeline="LTXPipeline",
         transformer=(TINY["ltx"].class_name, TINY["ltx"].tiny),
@@ -94,15 +98,7 @@ FAMILIES = {
         shape=(9, 32, 64, 3),
         fps=25,
     ),
-    "cogvideox-rope": Family(
-        pipeline="CogVideoXPipeline",
-        transformer=(TINY["cogvideox-5b"].class_name, {**TINY["cogvideox-5b"].tiny, "max_text_seq_length": 226}),
-        vae=("AutoencoderKLCogVideoX", COG_VAE),
-        scheduler="CogVideoXDDIMScheduler",
-        options={"num_frames": 9, "height": 48, "width": 64},
-        shape=(9, 48, 64, 3),
-        fps=8,
-    ),
+    "cogvideox-rope": _cogvideox("cogvideox-5b"),
     "latte": Family(
         pipeline="LattePipeline",
         transformer=("LatteTransformer3DModel", LATTE),

@@ -16,9 +16,8 @@ from diffusers import (
     UniPCMultistepScheduler,
     WanImageToVideoPipeline,
 )
-from models import build
+from models import build, noisy
 from tiny_families import COG_VAE, LTX_VAE
-from tiny_images import noisy
 from tiny_pipelines import TRANSFORMER as WAN
 from tiny_pipelines import VAE as WAN_VAE
 from tiny_pipelines import text_encoder, tokenizer

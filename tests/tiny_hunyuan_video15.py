@@ -11,8 +11,7 @@ from diffusers import (
     HunyuanVideo15ImageToVideoPipeline,
     HunyuanVideo15Pipeline,
 )
-from models import build
-from tiny_images import noisy
+from models import build, noisy
 from transformers import (
     ByT5Tokenizer,
     Qwen2_5_VLTextConfig,

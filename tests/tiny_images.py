@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from diffusers import (
     AutoencoderKL,
     DDPMScheduler,
@@ -14,7 +13,7 @@ from diffusers import (
     HunyuanDiTPipeline,
     StableDiffusion3Pipeline,
 )
-from models import build
+from models import build, noisy
 from tiny_pipelines import text_encoder as t5_encoder
 from tiny_pipelines import tokenizer as t5_tokenizer
 from transformers import (
@@ -34,14 +33,6 @@ VAE: dict[str, Any] = {
     "norm_num_groups": 4,
 }
 WORDS = ["a", "red", "blue", "circle", "square", "moves", "right", "left"]
-
-
-def noisy(model: Any, seed: int) -> Any:
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for tensor in model.parameters():
-            tensor.copy_(torch.randn(tensor.shape, generator=generator) * 0.3)
-    return model.eval()
 
 
 def clip_text(seed: int) -> Any:

@@ -6,8 +6,7 @@ from string import ascii_lowercase
 from typing import Any
 
 from diffusers import FlowMatchEulerDiscreteScheduler, Kandinsky5I2VPipeline, Kandinsky5T2VPipeline
-from models import build
-from tiny_images import noisy
+from models import build, noisy
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import (
     CLIPTextConfig,

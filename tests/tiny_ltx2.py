@@ -8,8 +8,7 @@ import torch
 from architectures import row_of
 from diffusers import FlowMatchEulerDiscreteScheduler, LTX2Pipeline
 from diffusers.pipelines.ltx2 import LTX2TextConnectors, LTX2Vocoder
-from models import build
-from tiny_images import noisy
+from models import build, noisy
 from tiny_pipelines import tokenizer
 from transformers import Gemma3Config, Gemma3ForConditionalGeneration
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
-from models import build
+from models import build, noisy
 from tiny_pipelines import tokenizer
 from transformers import T5Config, T5EncoderModel
 
@@ -33,12 +32,7 @@ TEXT = T5Config(
 
 
 def text_encoder() -> Any:
-    model: Any = T5EncoderModel(TEXT)
-    generator = torch.Generator().manual_seed(2)
-    with torch.no_grad():
-        for tensor in model.parameters():
-            tensor.copy_(torch.randn(tensor.shape, generator=generator) * 0.5)
-    return model.eval()
+    return noisy(T5EncoderModel(TEXT), 2, scale=0.5)
 
 
 def open_sora(*, version: str = "1.2", depth: int = 2) -> Any:

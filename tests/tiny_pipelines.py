@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler, WanPipeline
-from models import build
+from models import build, noisy
 from transformers import T5Tokenizer, UMT5Config, UMT5EncoderModel
 
 from modelgrow.pipelines.models import align
@@ -45,12 +45,7 @@ TEXT = UMT5Config(
 
 
 def text_encoder() -> Any:
-    model: Any = UMT5EncoderModel(TEXT)
-    generator = torch.Generator().manual_seed(2)
-    with torch.no_grad():
-        for tensor in model.parameters():
-            tensor.copy_(torch.randn(tensor.shape, generator=generator) * 0.5)
-    return model.eval()
+    return noisy(UMT5EncoderModel(TEXT), 2, scale=0.5)
 
 
 def tokenizer() -> T5Tokenizer:

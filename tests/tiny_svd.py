@@ -5,26 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
+from architectures import row_of
 from diffusers import EulerDiscreteScheduler, StableVideoDiffusionPipeline
-from models import build
+from models import build, noisy
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from modelgrow.pipelines import ExVideoPipeline, ExVideoUNetSpatioTemporalConditionModel
 
-UNET = {
-    "in_channels": 8,
-    "out_channels": 4,
-    "block_out_channels": (32, 32),
-    "down_block_types": ("CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"),
-    "up_block_types": ("UpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal"),
-    "layers_per_block": 1,
-    "num_attention_heads": 2,
-    "cross_attention_dim": 16,
-    "addition_time_embed_dim": 8,
-    "projection_class_embeddings_input_dim": 24,
-    "num_frames": 6,
-}
+UNET = {**row_of("svd").tiny, "block_out_channels": (32, 32), "layers_per_block": 1, "num_frames": 6}
 VAE = {
     "block_out_channels": (32, 32),
     "down_block_types": ("DownEncoderBlock2D", "DownEncoderBlock2D"),
@@ -56,12 +44,7 @@ def scheduler() -> Any:
 
 
 def image_encoder() -> Any:
-    model: Any = CLIPVisionModelWithProjection(CLIP)
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for tensor in model.parameters():
-            tensor.copy_(torch.randn(tensor.shape, generator=generator) * 0.3)
-    return model.eval()
+    return noisy(CLIPVisionModelWithProjection(CLIP), 3)
 
 
 def components(**unet: Any) -> dict[str, Any]:

@@ -21,14 +21,13 @@ from diffusers import (
     SanaVideoPipeline,
     StableDiffusion3Pipeline,
 )
-from models import build
+from models import build, noisy
 from tiny_allegro import OPTIONS as ALLEGRO
 from tiny_allegro import allegro
 from tiny_easyanimate import OPTIONS as EASYANIMATE
 from tiny_easyanimate import easyanimate
 from tiny_hunyuan_video15 import OPTIONS as HUNYUAN_VIDEO15
 from tiny_hunyuan_video15 import hunyuan_video15
-from tiny_images import noisy
 from tiny_ltx2 import OPTIONS as LTX2
 from tiny_ltx2 import ltx2
 from tiny_pipelines import VAE as WAN_VAE

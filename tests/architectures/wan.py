@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .row import Architecture
 
-_WAN_TINY = {
+TINY = {
     "patch_size": (1, 2, 2),
     "num_attention_heads": 2,
     "attention_head_dim": 12,
@@ -34,7 +34,7 @@ ROWS = (
     Architecture(
         name="wan",
         class_name="WanTransformer3DModel",
-        tiny=_WAN_TINY,
+        tiny=TINY,
         published={
             "Wan-AI/Wan2.1-T2V-1.3B-Diffusers": {
                 **_WAN,
@@ -61,7 +61,7 @@ ROWS = (
     Architecture(
         name="wan-i2v",
         class_name="WanTransformer3DModel",
-        tiny={**_WAN_TINY, "in_channels": 6, "image_dim": 8, "added_kv_proj_dim": 24},
+        tiny={**TINY, "in_channels": 6, "image_dim": 8, "added_kv_proj_dim": 24},
         published={
             "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers": {
                 **_WAN,
@@ -77,6 +77,6 @@ ROWS = (
     Architecture(
         name="wan-flf2v",
         class_name="WanTransformer3DModel",
-        tiny={**_WAN_TINY, "in_channels": 6, "image_dim": 8, "added_kv_proj_dim": 24, "pos_embed_seq_len": 10},
+        tiny={**TINY, "in_channels": 6, "image_dim": 8, "added_kv_proj_dim": 24, "pos_embed_seq_len": 10},
     ),
 )

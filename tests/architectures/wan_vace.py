@@ -3,21 +3,9 @@
 from __future__ import annotations
 
 from .row import Architecture
+from .wan import TINY
 
-_TINY = {
-    "patch_size": (1, 2, 2),
-    "num_attention_heads": 2,
-    "attention_head_dim": 12,
-    "in_channels": 4,
-    "out_channels": 4,
-    "text_dim": 16,
-    "freq_dim": 32,
-    "ffn_dim": 32,
-    "num_layers": 4,
-    "rope_max_seq_len": 32,
-    "vace_layers": (0, 2),
-    "vace_in_channels": 6,
-}
+_TINY = {**TINY, "vace_layers": (0, 2), "vace_in_channels": 6}
 
 ROWS = (
     Architecture(
