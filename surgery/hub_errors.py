@@ -4,25 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from json import JSONDecodeError
 from typing import Any
 
-from .errors import SourceError
+from .errors import GrowError, SourceError
+
+_UNEXPECTED = (AssertionError, AttributeError, KeyError, TypeError)
+"""What huggingface_hub stumbles with over an answer of the wrong shape."""
+_NO_HUB = (JSONDecodeError, *_UNEXPECTED)
 
 
 @contextmanager
 def explained(repo_id: str, revision: str | None = None) -> Iterator[None]:
     """Whatever huggingface_hub and its HTTP library raise inside comes out as a `SourceError`."""
-    from huggingface_hub.errors import HFValidationError
-
     http = _http()
     try:
         yield
-    except SourceError:
+    except GrowError:
         raise
-    except (OSError, HFValidationError, http.HTTPError, http.InvalidURL) as error:
-        raise SourceError(
-            f"{repo_id}: not a folder here, and it can't be had from the Hub: {_reason(repo_id, revision, error)}"
-        ) from error
+    except (OSError, ValueError, http.HTTPError, http.InvalidURL, *_UNEXPECTED) as error:
+        reason = _no_hub(error) if isinstance(error, _NO_HUB) else _reason(repo_id, revision, error)
+        raise SourceError(f"{repo_id}: not a folder here, and it can't be had from the Hub: {reason}") from error
+
+
+def _no_hub(error: Exception) -> str:
+    from huggingface_hub import constants
+
+    what = f"{type(error).__name__}: {error}".splitlines()[0]
+    return f"{constants.ENDPOINT} does not answer as the Hub does ({what:.200}). Check HF_ENDPOINT and the proxy"
 
 
 def _reason(repo_id: str, revision: str | None, error: Exception) -> str:

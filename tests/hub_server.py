@@ -53,6 +53,10 @@ class Hub:
     has_ranges: bool = True
     told_size: int | None = None
     """What Content-Range says of every file's size, where that is a lie."""
+    cut: int = 0
+    """How many of the next answers with a part of a file end in the middle, with the connection."""
+    page: bytes | None = None
+    """What every request is answered with: a login page, say."""
     broken: int | None = None
     """The status that every request is answered with."""
     extra: dict[str, int] = field(default_factory=dict)
@@ -122,7 +126,9 @@ class _Answers(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path)
-        if self.hub.broken is not None:
+        if self.hub.page is not None:
+            self._answer(path, self.hub.page)
+        elif self.hub.broken is not None:
             self._answer(path, b"", status=self.hub.broken)
         elif match := _STORED.fullmatch(path):
             self._file(match["name"], self.hub.commits[match["id"]][match["commit"]] / match["name"], {})
@@ -205,6 +211,9 @@ class _Answers(BaseHTTPRequestHandler):
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
+        if status == 206 and self.hub.cut:
+            self.hub.cut -= 1
+            body, self.close_connection = body[: len(body) // 2], True
         sent = 0 if self.command == "HEAD" else len(body)
         self.hub.requests.append(
             Request(

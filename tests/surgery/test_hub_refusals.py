@@ -134,3 +134,27 @@ def test_nothing_there(hub: Hub, tmp_path: Path) -> None:
     (tmp_path / "empty" / "README.md").write_text("words")
     hub.publish("a/b", tmp_path / "empty")
     assert "no .safetensors file found" in refusal("a/b", headers_only=True)
+
+
+def test_a_connection_that_breaks(hub: Hub, make_ltx: Maker) -> None:
+    hub.publish("a/b", make_ltx(depth=40))
+    hub.cut = 2
+    assert len(open_source("a/b", headers_only=True).components) == 1
+    starts = [int(str(request.range)[6:].split("-")[0]) for request in hub.requests if request.is_stored]
+    assert 0 == starts[0] < starts[1] < starts[2]
+    hub.cut = 3
+    assert "can't be reached" in refusal("a/b", headers_only=True)
+
+
+@pytest.mark.parametrize("page", [b"<html>Please log in</html>", b"{}", b"[]", b'{"sha": 5, "id": 7}', b""])
+def test_what_is_no_hub(hub: Hub, page: bytes) -> None:
+    hub.page = page
+    for headers_only in (False, True):
+        assert "Check HF_ENDPOINT" in refusal("a/b", headers_only=headers_only)
+
+
+@pytest.mark.parametrize("size", [-1, "many", None, 1.5])
+def test_sizes_that_are_none(hub: Hub, pipeline: Path, size: Any) -> None:
+    hub.publish("a/b", pipeline)
+    hub.extra = {"vae/more.safetensors": size}
+    assert "which is no size" in refusal("a/b", CheckpointError, headers_only=True)
