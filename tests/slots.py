@@ -12,8 +12,8 @@ import torch
 from models import build
 from tiny_families import FAMILIES, TINY
 from tiny_llms import WIDTH
-from tiny_pipelines import tokenizer
-from transformers import T5Config, T5EncoderModel
+from tiny_pipelines import T5, tokenizer
+from transformers import T5EncoderModel
 
 import modelgrow.pipelines
 from modelgrow.pipelines.grown.model import GrownModel
@@ -67,7 +67,6 @@ class Trusting(torch.nn.Module):
 def cosmos_pipeline() -> Any:
     """Two plain calls of the model, without names, for the two branches of guidance."""
     torch.manual_seed(0)
-    text = T5Config(vocab_size=64, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, is_encoder_decoder=False)
     vae = {
         "latent_channels": 4,
         "encoder_block_out_channels": (8, 8, 8, 8),
@@ -81,7 +80,7 @@ def cosmos_pipeline() -> Any:
     stock: Any = diffusers.CosmosTextToWorldPipeline
     return stock(
         tokenizer=tokenizer(),
-        text_encoder=T5EncoderModel(text).eval(),
+        text_encoder=T5EncoderModel(T5).eval(),
         vae=build("AutoencoderKLCosmos", vae, seed=1),
         transformer=build("CosmosTransformer3DModel", TINY["cosmos2"].tiny),
         scheduler=diffusers.EDMEulerScheduler(),

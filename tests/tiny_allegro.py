@@ -6,9 +6,8 @@ from typing import Any
 
 from architectures import row_of
 from diffusers import AllegroPipeline, DDIMScheduler
-from models import build, noisy
-from tiny_pipelines import tokenizer
-from transformers import T5Config, T5EncoderModel
+from models import build
+from tiny_pipelines import t5, tokenizer
 
 VAE: dict[str, Any] = {
     "block_out_channels": (4, 4, 4, 4),
@@ -22,11 +21,10 @@ OPTIONS: dict[str, Any] = {"num_frames": 24, "height": 128, "width": 128, "guida
 
 
 def allegro() -> Any:
-    text = T5Config(vocab_size=64, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, is_encoder_decoder=False)
     row = row_of("allegro")
     pipeline = AllegroPipeline(
         tokenizer=tokenizer(),
-        text_encoder=noisy(T5EncoderModel(text), 2),
+        text_encoder=t5(),
         vae=build("AutoencoderKLAllegro", VAE, seed=1),
         transformer=build(row.class_name, row.tiny),
         scheduler=DDIMScheduler(beta_schedule="linear", clip_sample=False),

@@ -11,8 +11,8 @@ from diffusers import EDMEulerScheduler, FlowMatchEulerDiscreteScheduler, UniPCM
 from models import build, noisy
 from tiny_easyanimate import TEMPLATE
 from tiny_llms import byte_tokenizer
-from tiny_pipelines import tokenizer
-from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, T5Config, T5EncoderModel
+from tiny_pipelines import t5, tokenizer
+from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 OPTIONS: dict[str, Any] = {"height": 32, "width": 32, "guidance_scale": 1.0}
 FRAMES = {"text2world": 9, "video2world": 17, "text2image": 1, "video2world-2": 9, "predict-2.5": 9}
@@ -65,11 +65,6 @@ class Trusting(torch.nn.Module):
 
     def check_video_safety(self, frames: Any) -> Any:
         return frames
-
-
-def t5() -> Any:
-    config = T5Config(vocab_size=64, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, is_encoder_decoder=False)
-    return noisy(T5EncoderModel(config), 2)
 
 
 def cosmos1(kind: str, **transformer: Any) -> Any:

@@ -11,8 +11,8 @@ import diffusers
 import torch
 from architectures import ARCHITECTURES
 from models import build
-from tiny_pipelines import tokenizer
-from transformers import T5Config, T5EncoderModel
+from tiny_pipelines import T5, tokenizer
+from transformers import T5EncoderModel
 
 TINY = {row.name: row for row in ARCHITECTURES}
 COG_VAE = {
@@ -113,11 +113,10 @@ FAMILIES = {
 
 def build_pipeline(family: Family, folder: Path) -> Path:
     torch.manual_seed(0)
-    text = T5Config(vocab_size=64, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, is_encoder_decoder=False)
     scheduler: Any = getattr(diffusers, family.scheduler)
     pipeline: Any = getattr(diffusers, family.pipeline)(
         tokenizer=tokenizer(),
-        text_encoder=T5EncoderModel(text).eval(),
+        text_encoder=T5EncoderModel(T5).eval(),
         vae=build(*family.vae, seed=1),
         transformer=build(*family.transformer),
         scheduler=scheduler(),

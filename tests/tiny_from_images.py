@@ -20,8 +20,8 @@ from models import build, noisy
 from tiny_families import COG_VAE, LTX_VAE
 from tiny_pipelines import TRANSFORMER as WAN
 from tiny_pipelines import VAE as WAN_VAE
-from tiny_pipelines import text_encoder, tokenizer
-from tiny_trained import hunyuan_video, model_of, sana_video, t5
+from tiny_pipelines import t5, text_encoder, tokenizer
+from tiny_trained import hunyuan_video, model_of, sana_video
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
 
 BOUNDARY = 0.9

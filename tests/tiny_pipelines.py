@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler, WanPipeline
 from models import build, noisy
-from transformers import T5Tokenizer, UMT5Config, UMT5EncoderModel
+from transformers import T5Config, T5EncoderModel, T5Tokenizer, UMT5Config, UMT5EncoderModel
 
 from modelgrow.pipelines.models import align
 
@@ -44,7 +44,16 @@ TEXT = UMT5Config(
 )
 
 
+T5 = T5Config(vocab_size=64, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, is_encoder_decoder=False)
+
+
+def t5() -> Any:
+    """T5's encoder, 16 wide, for `tokenizer`."""
+    return noisy(T5EncoderModel(T5), 2)
+
+
 def text_encoder() -> Any:
+    """UMT5's, which Wan has."""
     return noisy(UMT5EncoderModel(TEXT), 2, scale=0.5)
 
 

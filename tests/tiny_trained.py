@@ -31,7 +31,7 @@ from tiny_hunyuan_video15 import hunyuan_video15
 from tiny_ltx2 import OPTIONS as LTX2
 from tiny_ltx2 import ltx2
 from tiny_pipelines import VAE as WAN_VAE
-from tiny_pipelines import tokenizer
+from tiny_pipelines import t5, tokenizer
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -41,8 +41,6 @@ from transformers import (
     Gemma2Model,
     LlamaConfig,
     LlamaModel,
-    T5Config,
-    T5EncoderModel,
 )
 
 PICTURES: dict[str, Any] = {
@@ -73,11 +71,6 @@ MOCHI_VAE: dict[str, Any] = {
     "latents_std": (0.9, 1.1, 1.2) * 4,
     "scaling_factor": 0.5,
 }
-
-
-def t5() -> Any:
-    config = T5Config(vocab_size=64, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, is_encoder_decoder=False)
-    return noisy(T5EncoderModel(config), 2)
 
 
 def clip_tokenizer() -> Any:
