@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 LORA_TARGETS = (
     *("to_q", "to_k", "to_v", "to_out.0"),
     *("qkv", "q_linear", "kv_linear", "attn.proj", "attn_temp.proj", "cross_attn.proj"),
+    *("to_query", "to_key", "to_value", "self_attention.out_layer", "cross_attention.out_layer"),
 )
-"""Attention projections, by the names that diffusers gives them; then by Open-Sora's."""
+"""Attention projections, by the names that diffusers gives them; then by Open-Sora's, and by Kandinsky's."""
 
 
 def names_to_train(model: torch.nn.Module, record: Record | None, train: str) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers.models.transformers.transformer_kandinsky import Kandinsky5Attention
 from tiny_kandinsky5 import OPTIONS, kandinsky5, kandinsky5_i2v
 from tiny_runs import bytes_of, settings
 
@@ -19,6 +20,7 @@ from modelgrow.train.families import kandinsky5 as family
 from modelgrow.train.loop import Loop
 from modelgrow.train.memory import predict_memory
 from modelgrow.train.run import make_trunk, train
+from modelgrow.train.select import add_lora
 from modelgrow.train.setup import set_up
 from modelgrow.train.slot import MASK, STATES, SlotFamily
 from modelgrow.train.trunk import replayed
@@ -39,6 +41,14 @@ def test_a_run_trains_what_is_new_and_nothing_else(build: Any, tmp_path: Path) -
     assert moved
     assert all(name.startswith("visual_transformer_blocks.2.") for name in moved)
     assert result.growth is not None
+
+
+def test_lora_is_on_every_attention_projection_and_nothing_else() -> None:
+    model = kandinsky5().transformer
+    names = [name for name, _ in add_lora(model, 4, 0)]
+    attended = {name for name, part in model.named_modules() if isinstance(part, Kandinsky5Attention)}
+    layers = {name.rpartition(".lora_")[0] for name in names}
+    assert layers == {f"{name}.{part}" for name in attended for part in ("to_query", "to_key", "to_value", "out_layer")}
 
 
 def grow(pipeline: Any, folder: Path) -> Path:
