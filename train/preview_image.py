@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from PIL import Image
 
 from modelgrow.pipelines.arguments import parameters_of, required
@@ -70,8 +71,8 @@ def _frames(run: Run) -> np.ndarray:
     """A clip of the run's, (T, H, W, 3) uint8, at its bucket's size."""
     buckets = run.held_out or run.cache.buckets
     pairs = [(bucket, number) for bucket in buckets for number in bucket.clips]
-    chosen = int(generator_of(run.settings.seed, "preview image").initial_seed() % len(pairs))
-    bucket, number = pairs[chosen]
+    chosen = torch.randint(len(pairs), (1,), generator=generator_of(run.settings.seed, "preview image"))
+    bucket, number = pairs[int(chosen)]
     key = run.cache.keys[number]
     clip = next(clip for clip in run.clips.clips if clip.key == key)
     return run.clips.read(clip, num_frames=bucket.num_frames, height=bucket.height, width=bucket.width)
