@@ -23,7 +23,7 @@ from modelgrow.train.data.buckets import Bucket
 from modelgrow.train.data.open import open_clips
 from modelgrow.train.preview_image import needs_image, preview_images
 
-SIZE = {"num_frames": 4, "height": 16, "width": 16}
+SIZE: dict[str, Any] = {"num_frames": 4, "height": 16, "width": 16}
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ SIZE = {"num_frames": 4, "height": 16, "width": 16}
         (ExVideoPipeline, True),
     ],
 )
-def test_which_pipelines_need_a_picture(kind: type[Any], needed: bool) -> None:
+def test_which_pipelines_need_a_picture(kind: Any, needed: bool) -> None:
     assert needs_image(kind.__new__(kind)) == needed
 
 
