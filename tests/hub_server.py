@@ -86,7 +86,8 @@ def serving() -> Iterator[Hub]:
     hub = Hub()
     servers = [_Server(("127.0.0.1", 0), _handler(hub)) for _ in range(2)]
     threads = [threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}) for server in servers]
-    hub.endpoint, hub.storage = (f"http://127.0.0.1:{server.server_address[1]}" for server in servers)
+    ports = [server.server_address[1] for server in servers]
+    hub.endpoint, hub.storage = f"http://127.0.0.1:{ports[0]}", f"http://localhost:{ports[1]}"  # another host
     for thread in threads:
         thread.start()
     try:
@@ -203,14 +204,7 @@ class _Answers(BaseHTTPRequestHandler):
         kind: str = "application/octet-stream",
         headers: dict[str, str] | None = None,
     ) -> None:
-        self.send_response(status)
-        for key, value in (headers or {}).items():
-            self.send_header(key, value)
-        if code is not None:
-            self.send_header("X-Error-Code", code)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
+        length = len(body)
         if status == 206 and self.hub.cut:
             self.hub.cut -= 1
             body, self.close_connection = body[: len(body) // 2], True
@@ -225,6 +219,14 @@ class _Answers(BaseHTTPRequestHandler):
                 sent=sent,
             )
         )
+        self.send_response(status)
+        for key, value in (headers or {}).items():
+            self.send_header(key, value)
+        if code is not None:
+            self.send_header("X-Error-Code", code)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(length))
+        self.end_headers()
         if sent:
             try:
                 self.wfile.write(body)
