@@ -59,6 +59,7 @@ def test_words_in_quotation_marks_are_read_twice(t2v: Any) -> None:
     with torch.no_grad():
         text = family.encode_text(t2v, [PROMPT])
         assert text["glyph_mask"].sum() == len('Text "circle". ') + 1, "every letter, and the end"
+        assert not text["states"][text["mask"] == 0].any()
         found = family.predict(t2v, t2v.transformer, noisy, kwargs["timestep"], text)
         none = family.encode_text(t2v, [PROMPT.replace('"', "")])
         mute = {**text, "glyphs": none["glyphs"], "glyph_mask": none["glyph_mask"]}

@@ -46,7 +46,8 @@ def idle(name: str, config: Any) -> bool:
 
 def encode_text(pipeline: Any, captions: list[str]) -> dict[str, torch.Tensor]:
     states, mask, glyphs, glyph_mask = pipeline.encode_prompt(captions, batch_size=len(captions))
-    return {"states": states, "mask": mask, "glyphs": glyphs, "glyph_mask": glyph_mask}
+    # What Qwen says of padding is not read, and zeros take no room in the cache.
+    return {"states": states * mask[..., None], "mask": mask, "glyphs": glyphs, "glyph_mask": glyph_mask}
 
 
 def encode_video(pipeline: Any, pixels: torch.Tensor) -> torch.Tensor:
