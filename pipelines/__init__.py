@@ -14,6 +14,8 @@ if not __name__.startswith("modelgrow."):
 from importlib import import_module
 from typing import Any
 
+from modelgrow.surgery.grown import PREFIX, stock_name
+
 from . import registry
 
 _MODULES = {
@@ -28,9 +30,6 @@ _MODULES = {
 }
 """Public name -> module of this package, imported when it is asked for: most need torch and diffusers."""
 
-_GROWN = "Grown"
-"""What the names of generated classes begin with: GrownWanTransformer3DModel, GrownWanPipeline."""
-
 __all__ = sorted(_MODULES)  # noqa: PLE0605
 
 
@@ -42,7 +41,7 @@ def __getattr__(name: str) -> Any:
         from diffusers import ModelMixin
 
         return ModelMixin
-    if name.startswith(_GROWN):
+    if name.startswith(PREFIX):
         return _grown(name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
@@ -54,8 +53,8 @@ def __dir__() -> list[str]:
 def _grown(name: str) -> Any:
     """The class that is generated from the stock model or pipeline whose name follows "Grown"."""
     diffusers = import_module("diffusers")  # which knows ours too, see `registry`
-    stock = getattr(diffusers, name.removeprefix(_GROWN), None)
-    if not isinstance(stock, type) or stock.__name__.startswith(_GROWN):
+    stock = getattr(diffusers, stock_name(name), None)
+    if not isinstance(stock, type) or stock.__name__.startswith(PREFIX):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}: there is no class to grow it from")
     if issubclass(stock, diffusers.DiffusionPipeline):
         return import_module(f"{__name__}.grown.pipeline").grown_pipeline(stock)
@@ -65,7 +64,7 @@ def _grown(name: str) -> Any:
 
 
 def _is_class(name: str) -> bool:
-    return (name in _MODULES and name[0].isupper()) or (name.startswith(_GROWN) and name != _GROWN)
+    return (name in _MODULES and name[0].isupper()) or (name.startswith(PREFIX) and name != PREFIX)
 
 
 registry.register(_is_class)

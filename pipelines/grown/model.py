@@ -19,12 +19,15 @@ from diffusers.utils import logging
 from torch import Tensor
 
 from modelgrow.surgery import GenerateError
+from modelgrow.surgery.extension import KEY as EXTENSION_KEY
+from modelgrow.surgery.grown import grown_name
+from modelgrow.surgery.slot import KEY as SLOT_KEY
+from modelgrow.surgery.slot import PROJECTOR
 
 from . import slot
 from .context import Checkpointing, SlotContext
 
-PREFIX = "Grown"
-CONFIG_KEYS = ("llm_slot", "frame_extension")
+CONFIG_KEYS = (SLOT_KEY, EXTENSION_KEY)
 
 _log = logging.get_logger(__name__)
 
@@ -119,7 +122,7 @@ class GrownModel:
         self._check(like, states, mask)
         if mask is not None:
             mask = mask.to(device=like.device, dtype=torch.bool)
-        projector = getattr(self, slot.PROJECTOR)
+        projector = getattr(self, PROJECTOR)
         self.slot_context.fill(*projector(states.to(device=like.device, dtype=like.dtype), mask))  # type: ignore[union-attr]
 
     def _check(self, like: Tensor, states: Tensor, mask: Tensor | None) -> None:
@@ -157,7 +160,7 @@ def grown_class(stock: type[Any]) -> type[Any]:
     """The grown class of a stock one. Raises `GenerateError` if it is no model of diffusers' kind."""
     if not issubclass(stock, ModelMixin) or issubclass(stock, GrownModel):
         raise GenerateError(f"{stock.__name__} is no diffusers model, so there is no grown class of it")
-    name = PREFIX + stock.__name__
+    name = grown_name(stock.__name__)
     if stock.__name__ in _SET_ADAPTER_SCALE_FN_MAPPING:  # how LoRAs are weighed block by block, by a class's name
         _SET_ADAPTER_SCALE_FN_MAPPING[name] = _SET_ADAPTER_SCALE_FN_MAPPING[stock.__name__]
     return type(
@@ -175,6 +178,7 @@ def grown_class(stock: type[Any]) -> type[Any]:
 
 
 def is_grown(cls: type[Any]) -> bool:
+    """Whether a class was generated here."""
     return issubclass(cls, GrownModel)
 
 

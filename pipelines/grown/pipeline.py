@@ -21,10 +21,11 @@ from diffusers import DiffusionPipeline
 from diffusers.utils import logging
 
 from modelgrow.surgery import GenerateError
+from modelgrow.surgery.grown import grown_name
 
 from ..text.states import LLMStates, joined, none_of
 from .branches import Branches
-from .model import PREFIX, GrownModel
+from .model import GrownModel
 from .reading import Reading
 
 COMPONENTS = ("llm", "llm_tokenizer")
@@ -137,7 +138,7 @@ def grown_pipeline(stock: type[Any]) -> type[Any]:
         raise GenerateError(f"{stock.__name__} is no stock pipeline of diffusers, so there is no grown class of it")
     members: dict[str, Any] = {
         "__module__": "modelgrow.pipelines",
-        "__qualname__": PREFIX + stock.__name__,
+        "__qualname__": grown_name(stock.__name__),
         "__doc__": f"{stock.__name__} whose prompts are read by a language model too.",
         "__init__": _init_of(stock),
         "__call__": _call_of(stock),
@@ -148,7 +149,7 @@ def grown_pipeline(stock: type[Any]) -> type[Any]:
         members["model_cpu_offload_seq"] = f"llm->{stock.model_cpu_offload_seq}"
     if hasattr(stock, "encode_prompt"):
         members["encode_prompt"] = _encode_of(stock)
-    return type(PREFIX + stock.__name__, (GrownPipeline, stock), members)
+    return type(grown_name(stock.__name__), (GrownPipeline, stock), members)
 
 
 def _init_of(stock: type[Any]) -> Callable[..., None]:

@@ -18,13 +18,12 @@ from diffusers.models.attention_dispatch import AttentionBackendName, _Attention
 from torch import Tensor, nn
 
 from modelgrow.surgery import CheckpointError
+from modelgrow.surgery.slot import MODULE, PROJECTOR
 
 from .blocks import with_slot
 from .context import SlotContext
 
 EPS = 1e-6
-PROJECTOR = "llm_projector"
-SLOT = "llm_attn"
 
 
 class SlotProjector(nn.Module):
@@ -119,7 +118,7 @@ def install(model: Any, llm_slot: Mapping[str, Any]) -> None:
             raise CheckpointError(f"config.json: llm_slot.outputs.{path} is {output!r:.60}, expected 0 or 1")
         for number in numbers:
             block: Any = stack[number]
-            block.add_module(SLOT, SlotAttention(dim, heads, head_dim, model.slot_context))
+            block.add_module(MODULE, SlotAttention(dim, heads, head_dim, model.slot_context))
             stock: Any = type(block)
             block.__class__ = with_slot(stock, output)
 

@@ -43,14 +43,19 @@ class OpenSoraAttnProcessor:
         return projected
 
 
-class SelfAttention(nn.Module, AttentionModuleMixin):
-    """Attention among the tokens of a sequence: those of a frame, or those of a place in all frames."""
+class _Attention(nn.Module, AttentionModuleMixin):
+    """What diffusers asks of an attention."""
 
     _default_processor_cls = OpenSoraAttnProcessor
     _available_processors = (OpenSoraAttnProcessor,)
     _supports_qkv_fusion = False
-    is_cross_attention = False
     processor: Any
+
+
+class SelfAttention(_Attention):
+    """Attention among the tokens of a sequence: those of a frame, or those of a place in all frames."""
+
+    is_cross_attention = False
 
     def __init__(self, width: int, heads: int, qk_norm: bool = False) -> None:
         super().__init__()
@@ -72,14 +77,10 @@ class SelfAttention(nn.Module, AttentionModuleMixin):
         return output
 
 
-class CrossAttention(nn.Module, AttentionModuleMixin):
+class CrossAttention(_Attention):
     """Attention of the video's tokens to those of the prompt."""
 
-    _default_processor_cls = OpenSoraAttnProcessor
-    _available_processors = (OpenSoraAttnProcessor,)
-    _supports_qkv_fusion = False
     is_cross_attention = True
-    processor: Any
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
