@@ -63,14 +63,15 @@ class Previews:
             self.run.accelerator.wait_for_everyone()
 
     def _clip(self, prompt: str | None) -> Any:
-        settings = self.run.settings
+        settings, parameters = self.run.settings, parameters_of(self.run.pipeline)
+        # Some pipelines make clips of their picture's size, and can't be asked for another.
+        size = {name: getattr(settings, name) for name in ("height", "width") if name in parameters}
         options = GenerateOptions(
             prompt=prompt,
             image=str(self.folder / IMAGE_NAME) if self.images else None,
             seed=settings.seed,
             num_frames=settings.num_frames,
-            height=settings.height,
-            width=settings.width,
+            **size,
         )
         extra = {LAST_NAME: self.images[1]} if len(self.images) > 1 else {}
         with evaluating(self.run.model), self.run.autocast(), torch.random.fork_rng():

@@ -158,7 +158,10 @@ def test_a_run_from_images_trains_what_is_new_and_nothing_else(i2v: Any, tmp_pat
         open_source(str(tmp_path / "base")), lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, options)
     )
     grown = execute(job, tmp_path / "grown")
-    changes = {"data": "shapes:1:2", "steps": 3, "batch_size": 2, **OPTIONS}
+    (grown / "generation.json").write_text('{"num_inference_steps": 2}')
+    # Its pipeline takes no height and width, the settings do.
+    previews = {"previews": ("a red circle",), "preview_every": 3}
+    changes = {"data": "shapes:1:2", "steps": 3, "batch_size": 2, **previews, **OPTIONS}
     result = train(settings(grown, tmp_path / "run", **changes))
     before, after = bytes_of(grown), bytes_of(result.model)
     assert before.keys() == after.keys()
@@ -167,3 +170,4 @@ def test_a_run_from_images_trains_what_is_new_and_nothing_else(i2v: Any, tmp_pat
     block = {name for name in before if name.startswith("transformer_blocks.2.")}
     assert moved == {name for name in block if not family.idle(name, config)}
     assert result.growth is not None
+    assert (tmp_path / "run" / "previews" / "step-00000003-0.mp4").exists()
