@@ -14,7 +14,7 @@ from torch.func import functional_call
 from modelgrow.pipelines.memory import as_fake
 
 from .cost import measure_step
-from .quantize import bytes_of, is_quantized
+from .quantize import by_shape, bytes_of, is_quantized
 from .unmasked import Unmasked
 
 WHOLE_BELOW = 4096
@@ -93,7 +93,8 @@ def predict_memory(
     # Some models cut pads off in yet another way, so that shapes depend on what the prompt says.
     with suppress(DynamicOutputShapeException, DataDependentOutputException), fake, Unmasked(), autocast():
         faked = as_fake(inputs, fake)
-        cost = measure_step(stand_in, lambda: predict(stand_in, faked).float().square().mean())
+        with by_shape(model):
+            cost = measure_step(stand_in, lambda: predict(stand_in, faked).float().square().mean())
         activations = cost.saved_bytes
     trained = [p for p in model.parameters() if p.requires_grad]
     values = sum(p.numel() for p in trained)

@@ -7,6 +7,8 @@ A run with them is of an approximation to the base; what it saves is the base's 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -157,6 +159,45 @@ def parts_of(tensor: torch.Tensor) -> list[torch.Tensor]:
         state = getattr(state, "state2", None)
     scales = getattr(tensor, "SCB", None)  # bitsandbytes, 8 bits
     return parts if scales is None else [*parts, scales]
+
+
+class _ByShape(torch.autograd.Function):
+    """A linear layer of which only the shapes are asked."""
+
+    @staticmethod
+    def forward(ctx: Any, given: torch.Tensor, width: int, keeps: bool) -> torch.Tensor:
+        ctx.inner = given.shape[-1]
+        if keeps:
+            ctx.save_for_backward(given)
+        return given.new_empty(*given.shape[:-1], width)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        return gradients[0].new_empty(*gradients[0].shape[:-1], ctx.inner), None, None
+
+
+def _by_shape(width: int, keeps: bool) -> Callable[[torch.Tensor], torch.Tensor]:
+    return lambda given: _ByShape.apply(given, width, keeps)
+
+
+@contextmanager
+def by_shape(model: torch.nn.Module) -> Iterator[None]:
+    """Inside, layers of bitsandbytes can be called on fake tensors, which its own code can't be.
+
+    With 8 bits it keeps what a layer was given for the backward pass, with 4 it does not.
+    """
+    patched = []
+    for module in model.modules():
+        weight = module.weight if isinstance(module, torch.nn.Linear) else None
+        if weight is not None and is_quantized(weight) and not hasattr(weight, "__tensor_flatten__"):
+            keeps = not hasattr(weight, "quant_state")
+            module.forward = _by_shape(module.out_features, keeps)
+            patched.append(module)
+    try:
+        yield
+    finally:
+        for module in patched:
+            del module.forward
 
 
 def bytes_of(tensor: torch.Tensor) -> int:

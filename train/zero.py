@@ -69,14 +69,12 @@ def configure(accelerator: Accelerator, settings: Settings) -> None:
 
 def _check(config: dict[str, Any], stage: dict[str, Any], settings: Settings) -> None:
     number = stage.get("stage", 0)
+    offload = (stage.get("offload_optimizer") or {}).get("device") or "none"
     faults = {
-        f"ZeRO stage {number}: stages 1 and 2 are supported; for what 3 is for use FSDP2, for 0 DDP": number
+        f"ZeRO stage {number}: stages 1 and 2 are supported; use FSDP2 for what 3 does, DDP for 0": number
         not in (1, 2),
         "an optimizer in its config: the run's settings name it; remove it there": "optimizer" in config,
-        "offload_optimizer: not supported; optimizer adamw8bit on one process, or FSDP2, save memory too": stage.get(
-            "offload_optimizer", {}
-        ).get("device", "none")
-        != "none",
+        f"offload_optimizer to {offload}: not supported; FSDP2 saves more memory": offload != "none",
         "optimizer adamw8bit: its blocks would not lie as DeepSpeed cuts them; use adamw": settings.optimizer
         != "adamw",
         "precision fp16: use bf16 or no": settings.precision == "fp16",

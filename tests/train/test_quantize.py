@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -12,14 +14,18 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from tiny_runs import bytes_of, floats, launch, settings
 
-from modelgrow.surgery import TrainError, open_checkpoint, open_source
-from modelgrow.train import quantize
+from modelgrow.surgery import Component, TrainError, open_checkpoint, open_source
+from modelgrow.train import quantize, setup
 from modelgrow.train.cost import measure_step
 from modelgrow.train.loop import Loop
 from modelgrow.train.run import predict, train
+from modelgrow.train.settings import Settings
 from modelgrow.train.setup import set_up
 
 torchao = pytest.mark.skipif(find_spec("torchao") is None, reason="torchao is not installed (pip: modelgrow[quantize])")
+bitsandbytes = pytest.mark.skipif(
+    find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed (pip: modelgrow[8bit])"
+)
 INT8 = {"quantize": "torchao-int8"}
 
 
@@ -126,6 +132,48 @@ def test_two_processes(grown: Path, tmp_path: Path) -> None:
     for name in record.new:
         torch.testing.assert_close(floats(found[name]), floats(expected[name]), rtol=1e-3, atol=1e-5)
     assert found != bytes_of(grown)
+
+
+def check_bitsandbytes(grown: Path, folder: Path, kind: str) -> None:
+    said: list[str] = []
+    result = train(settings(grown, folder / "run", quantize=kind), announce=said.append)
+    before, after = bytes_of(grown), bytes_of(result.model)
+    record = open_checkpoint(result.model / "transformer").record
+    assert record is not None
+    assert set(record.zeroed) <= {name for name in before if before[name] != after[name]} <= set(record.new)
+    assert said[-1].startswith(f"{kind}: 24 of 36 linear layers are quantized")
+    plain = set_up(settings(grown, folder / "plain"), lambda _: None)
+    assert result.predicted_memory < predict(plain).total
+
+
+@bitsandbytes
+@pytest.mark.parametrize("kind", ["bitsandbytes-int8", "bitsandbytes-nf4"])
+def test_bitsandbytes_with_its_kernels_for_cpus(
+    grown: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """diffusers asks for a GPU, bitsandbytes does not; all else is as it is with one."""
+    from diffusers.quantizers.bitsandbytes import bnb_quantizer
+
+    for quantizer in (bnb_quantizer.BnB4BitDiffusersQuantizer, bnb_quantizer.BnB8BitDiffusersQuantizer):
+        monkeypatch.setattr(quantizer, "validate_environment", lambda *_, **__: None)
+        monkeypatch.setattr(quantizer, "update_device_map", lambda _, given: given or {"": "cpu"})
+    # Its own layout for some CPUs needs wider layers than these are.
+    monkeypatch.setattr(import_module("bitsandbytes.nn.modules"), "has_avx512bf16", lambda: False)
+    real = quantize.quantization
+
+    def as_on_a_gpu(chosen: Settings, component: Component, accelerator: Accelerator) -> Any:
+        place = SimpleNamespace(distributed_type=accelerator.distributed_type, device=torch.device("cuda"))
+        return real(chosen, component, cast(Accelerator, place))
+
+    monkeypatch.setattr(setup, "quantization", as_on_a_gpu)
+    check_bitsandbytes(grown, tmp_path, kind)
+
+
+@bitsandbytes
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", ["bitsandbytes-int8", "bitsandbytes-nf4"])
+def test_bitsandbytes_on_a_gpu(grown: Path, tmp_path: Path, kind: str) -> None:
+    check_bitsandbytes(grown, tmp_path, kind)
 
 
 @pytest.mark.parametrize(

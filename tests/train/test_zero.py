@@ -92,6 +92,8 @@ def test_zero_on_two_processes_is_one_with_twice_the_batch(
         else:
             assert found[name] == value
     assert found != bytes_of(grown)
+    monkeypatch.delenv("ACCELERATE_USE_DEEPSPEED")
+    assert train(settings(grown, tmp_path / "two", batch_size=2, **{**chosen, "steps": 7})).steps == 7
 
 
 def told(config: dict[str, Any], **changes: Any) -> dict[str, Any]:
@@ -125,6 +127,17 @@ def test_the_runs_settings_come_before_deepspeeds() -> None:
         "bf16": {"enabled": False},
         "fp16": {"enabled": False},
     }
+
+
+@deepspeed
+def test_what_accelerates_own_questions_write() -> None:
+    """Without a file of DeepSpeed's, accelerate writes its config."""
+    from accelerate import DeepSpeedPlugin
+
+    found = told(dict(DeepSpeedPlugin(zero_stage=2).deepspeed_config), batch_size=3)
+    assert found["zero_optimization"]["stage"] == 2
+    assert found["train_micro_batch_size_per_gpu"] == 3
+    assert "train_batch_size" not in found
 
 
 @pytest.mark.parametrize(
