@@ -31,13 +31,13 @@ from .errors import (
 )
 from .expand import plan_expand
 from .extend_frames import ExtendOptions, plan_extend_frames
-from .header import Tensor
 from .inspect import SourceReport, inspect
 from .job import Job, default_output, execute, prepare
 from .order import ExpandOptions
 from .plan import Plan, PlannedTensor
 from .record import Record
 from .source import Component, Source, open_source
+from .tensor import Tensor
 
 __all__ = [
     "Anatomy",

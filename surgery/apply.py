@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .checkpoint import Checkpoint
-    from .header import Tensor
     from .layout import OutputFile
     from .plan import Plan
     from .record import Record
     from .span import Progress
+    from .tensor import Tensor
 
 
 def apply(

@@ -17,11 +17,11 @@ from . import strict_json
 from .disguise import CONVERT, PICKLE_SUFFIXES
 from .errors import CheckpointError, SourceError
 from .files import HERE, Files
-from .header import Tensor
 from .published import published_class
 from .record import RECORD_NAME, Record
 from .regular import check_link
 from .shards import INDEX_SUFFIX, read_shards
+from .tensor import Tensor
 
 __all__ = ["CONFIG_NAME", "INDEX_SUFFIX", "STEMS", "Checkpoint", "find_weights", "has_weights", "open_checkpoint"]
 

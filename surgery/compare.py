@@ -13,8 +13,8 @@ from .trace import pieces_after, rename, rename_once
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
-    from .header import Tensor
     from .step import Step
+    from .tensor import Tensor
 
 
 def broken_promises(grown: Checkpoint, base: Checkpoint) -> tuple[str, ...]:

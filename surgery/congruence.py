@@ -12,13 +12,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from .content import Copy
-from .header import DTYPE_BITS
 from .move import BLOCK
 from .segments import segments_of
+from .tensor import DTYPE_BITS
 
 if TYPE_CHECKING:
-    from .header import Tensor
     from .plan import PlannedTensor
+    from .tensor import Tensor
 
 _SPARE = 1 << 20
 """Bytes that may be copied before another order is looked for."""

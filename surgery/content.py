@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .header import Tensor
+    from .tensor import Tensor
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from .anatomy import Anatomy
     from .checkpoint import Checkpoint
     from .extension import Length
-    from .header import Tensor
     from .positions import Frames
+    from .tensor import Tensor
 
 ROPE = "frame_rope.log_scale"
 """(d/2,): the logarithm of what each frequency is multiplied by."""

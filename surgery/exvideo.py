@@ -22,7 +22,7 @@ from .plan import Plan, PlannedTensor
 if TYPE_CHECKING:
     from .anatomy import Anatomy
     from .checkpoint import Checkpoint
-    from .header import Tensor
+    from .tensor import Tensor
 
 BASE_CLASS = "UNetSpatioTemporalConditionModel"
 CLASS = "ExVideoUNetSpatioTemporalConditionModel"

@@ -44,12 +44,12 @@ if TYPE_CHECKING:
 
     from .anatomy import Anatomy
     from .checkpoint import Checkpoint
-    from .header import Tensor
     from .job import Job
     from .layout import OutputFile
     from .plan import Plan
     from .source import Source
     from .span import Progress
+    from .tensor import Tensor
 
 
 SETTINGS_KEY = "modelgrow.exvideo"

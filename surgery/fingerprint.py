@@ -15,16 +15,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .header import num_bytes
 from .segments import segments_of
-from .tensor import check_here
+from .tensor import check_here, num_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from .checkpoint import Checkpoint
-    from .header import Tensor
     from .plan import PlannedTensor
+    from .tensor import Tensor
 
 SAMPLE = 4096
 """Bytes of a sample."""

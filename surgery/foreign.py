@@ -6,7 +6,7 @@ from typing import Any
 
 from . import strict_json
 from .errors import CheckpointError
-from .header import num_bytes
+from .tensor import num_bytes
 
 
 def as_object(value: Any, where: str) -> dict[str, Any]:

@@ -18,24 +18,11 @@ from .disguise import looks_like
 from .errors import CheckpointError
 from .regular import open_regular, read_at
 from .scan import Scanner
-from .tensor import DTYPE_BITS, Tensor, num_bytes
+from .tensor import Tensor, num_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
-
-__all__ = [
-    "DTYPE_BITS",
-    "MAX_HEADER",
-    "MAX_METADATA",
-    "MAX_TENSORS",
-    "Header",
-    "Tensor",
-    "num_bytes",
-    "parse_header",
-    "read_header",
-    "write_header",
-]
 
 MAX_HEADER = 100_000_000
 """The official library's limit, in bytes."""

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from json import JSONDecodeError
 from typing import Any
 
-from .errors import GrowError, SourceError
+from .errors import GrowError, SourceError, first_line
 
 _UNEXPECTED = (AssertionError, AttributeError, KeyError, TypeError)
 """What huggingface_hub stumbles with over an answer of the wrong shape."""
@@ -58,7 +58,7 @@ def _out_of_reach(error: Exception) -> str:
     if is_offline_mode() and isinstance(error, LocalEntryNotFoundError | OfflineModeIsEnabled):
         return "the cache lacks it, or some of it, and HF_HUB_OFFLINE forbids to ask. Unset that, or name a folder"
     first = list(_chain(error))[-1]
-    told = next((line.strip() for line in str(first).splitlines() if line.strip()), type(first).__name__)
+    told = first_line(first)
     if isinstance(error, LocalEntryNotFoundError | _http().TransportError):
         return (
             f"{constants.ENDPOINT} can't be reached ({told:.300}), and the cache lacks it, or some of it. Check the "

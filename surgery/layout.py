@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .checkpoint import Checkpoint
-    from .header import Tensor
     from .plan import Plan, PlannedTensor
+    from .tensor import Tensor
 
 STEM = "diffusion_pytorch_model"
 MAX_SHARD = 10 * 1000**3

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .anatomy import Anatomy
-    from .header import Tensor
     from .layout import OutputFile
     from .source import Source
     from .span import Progress
+    from .tensor import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)

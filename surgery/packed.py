@@ -34,7 +34,7 @@ from .record import RECORD_NAME, Record
 from .trace import rename
 
 if TYPE_CHECKING:
-    from .header import Tensor
+    from .tensor import Tensor
 
 GROWTH_NAME = "growth.safetensors"
 KEY = "modelgrow"

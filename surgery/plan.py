@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from .content import Copy, Pieces, Stored, Values, Zeros, content_json, rows_of
 from .errors import PlanError
-from .header import num_bytes
 from .plan_check import check_content
+from .tensor import num_bytes
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
     from .content import Content, Piece
-    from .header import Tensor
+    from .tensor import Tensor
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

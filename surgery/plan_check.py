@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from .content import Copy, Drawn, Ones, Pieces, Stored, Values, Zeros
 from .drawn import DRAWABLE
 from .errors import PlanError
-from .header import num_bytes
 from .identity import one
+from .tensor import num_bytes
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
-    from .header import Tensor
     from .plan import PlannedTensor
+    from .tensor import Tensor
 
 
 def check_content(tensor: PlannedTensor, checkpoint: Checkpoint) -> None:

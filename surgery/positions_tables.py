@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import PlanError
 
 if TYPE_CHECKING:
-    from .header import Tensor
+    from .tensor import Tensor
 
 _SAME = 0.02
 """How far a stored row may be from the formula's: bfloat16 keeps 8 bits of a number up to 1."""

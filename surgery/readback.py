@@ -12,9 +12,9 @@ from .move import BLOCK, CHUNK, read_into
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .header import Tensor
     from .segments import Segment
     from .span import Digest
+    from .tensor import Tensor
 
 _ZEROS = bytearray(CHUNK)
 

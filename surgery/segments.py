@@ -14,8 +14,8 @@ from .move import BLOCK
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from .header import Tensor
     from .plan import PlannedTensor
+    from .tensor import Tensor
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .files import Files
-    from .header import Header, Tensor
+    from .header import Header
+    from .tensor import Tensor
 
 INDEX_SUFFIX = ".safetensors.index.json"
 

@@ -11,11 +11,11 @@ from dataclasses import replace
 
 from .content import Content, Drawn, Values, Zeros
 from .drawn import seed_of
-from .header import num_bytes
 from .identity import one
 from .layout import MAX_SHARD
 from .plan import PlannedTensor
 from .slot import MODULE, OUT, PROJECTOR
+from .tensor import num_bytes
 
 
 def projector(dim: int, width: int, dtype: str, seed: int) -> Iterator[PlannedTensor]:

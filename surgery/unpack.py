@@ -16,7 +16,7 @@ from .errors import CheckpointError, SourceError
 from .fingerprint import fingerprint_of
 from .index import LIBRARY, edit_index, follow_slots
 from .layout import OutputFile
-from .pack import other_files, other_of
+from .pack_metadata import other_files, other_of
 from .plan import PlannedTensor
 from .slot import slot_of
 from .source import PIPELINE_NAME
@@ -26,10 +26,10 @@ from .write import Writer
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
-    from .header import Tensor
     from .packed import Packed, PackedComponent
     from .source import Source
     from .span import Progress
+    from .tensor import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -198,7 +198,7 @@ def test_heads_and_width_by_themselves(make_ltx: Maker) -> None:
 
 def test_weights_in_eight_bits_have_a_slot_in_bfloat16(make_ltx: Maker, tmp_path: Path) -> None:
     from modelgrow.surgery.attach_llm import _dtype
-    from modelgrow.surgery.header import Tensor
+    from modelgrow.surgery.tensor import Tensor
 
     def of(dtype: str) -> Checkpoint:
         tensor = Tensor(dtype=dtype, shape=(2,), file=Path("x"), offset=0, nbytes=2)

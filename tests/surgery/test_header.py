@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from modelgrow.surgery import CheckpointError
-from modelgrow.surgery.header import DTYPE_BITS, MAX_HEADER, MAX_METADATA, Header, read_header, write_header
+from modelgrow.surgery.header import MAX_HEADER, MAX_METADATA, Header, read_header, write_header
+from modelgrow.surgery.tensor import DTYPE_BITS
 
 ENTRY = '{"dtype":"U8","shape":[2],"data_offsets":[0,2]}'
 
