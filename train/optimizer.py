@@ -11,6 +11,8 @@ from diffusers.optimization import get_scheduler
 from modelgrow.surgery import TrainError
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
+
     from .settings import Settings
 
 
@@ -40,3 +42,9 @@ def make_schedule(optimizer: torch.optim.Optimizer, settings: Settings, *, done:
         group["lr"] = settings.learning_rate * rate(done)
     schedule.last_epoch = done
     return schedule
+
+
+def check_optimizer(accelerator: Accelerator, settings: Settings) -> None:
+    """Raises `TrainError` where the optimizer can't step what FSDP2 has split."""
+    if settings.optimizer == "adamw8bit" and accelerator.is_fsdp2:
+        raise TrainError("optimizer adamw8bit with FSDP2: bitsandbytes can't step split parameters; use adamw, or DDP")

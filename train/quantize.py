@@ -176,28 +176,28 @@ class _ByShape(torch.autograd.Function):
         return gradients[0].new_empty(*gradients[0].shape[:-1], ctx.inner), None, None
 
 
-def _by_shape(width: int, keeps: bool) -> Callable[[torch.Tensor], torch.Tensor]:
-    return lambda given: _ByShape.apply(given, width, keeps)
-
-
 @contextmanager
 def by_shape(model: torch.nn.Module) -> Iterator[None]:
     """Inside, layers of bitsandbytes can be called on fake tensors, which its own code can't be.
 
     With 8 bits it keeps what a layer was given for the backward pass, with 4 it does not.
     """
-    patched = []
-    for module in model.modules():
-        weight = module.weight if isinstance(module, torch.nn.Linear) else None
-        if weight is not None and is_quantized(weight) and not hasattr(weight, "__tensor_flatten__"):
-            keeps = not hasattr(weight, "quant_state")
-            module.forward = _by_shape(module.out_features, keeps)
-            patched.append(module)
+    linear = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
+    patched: list[Any] = [
+        layer for layer in linear if is_quantized(layer.weight) and not hasattr(layer.weight, "__tensor_flatten__")
+    ]
+    for layer in patched:
+        layer.forward = _answer(layer.out_features, keeps=not hasattr(layer.weight, "quant_state"))
     try:
         yield
     finally:
-        for module in patched:
-            del module.forward
+        for layer in patched:
+            del layer.forward
+
+
+def _answer(width: int, *, keeps: bool) -> Callable[[torch.Tensor], torch.Tensor]:
+    by_shapes: Any = _ByShape
+    return lambda given: by_shapes.apply(given, width, keeps)
 
 
 def bytes_of(tensor: torch.Tensor) -> int:

@@ -22,6 +22,7 @@ from .encoder import PipelineEncoder, fingerprint
 from .families import family_of
 from .inputs import make_cache
 from .objectives import objective_of
+from .optimizer import check_optimizer
 from .quantize import leave_apart, look, quantization
 from .select import add_lora, freeze_all_but, names_to_train, reached
 from .settings import changed
@@ -178,6 +179,7 @@ def make_accelerator(settings: Settings) -> Accelerator:
         step_scheduler_with_optimizer=False,
     )
     configure(accelerator, settings)
+    check_optimizer(accelerator, settings)
     return accelerator
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +17,7 @@ from modelgrow.surgery import TrainError, open_checkpoint
 from modelgrow.train import checkpoints
 from modelgrow.train.checkpoints import State
 from modelgrow.train.memory import state_bytes
-from modelgrow.train.optimizer import make_optimizer
+from modelgrow.train.optimizer import check_optimizer, make_optimizer
 from modelgrow.train.quantize import bytes_of as held
 from modelgrow.train.run import train
 from modelgrow.train.settings import Settings
@@ -97,3 +100,12 @@ def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
     with pytest.raises(TrainError, match=r"needs bitsandbytes: pip install 'modelgrow\[8bit\]'"):
         make_optimizer([torch.nn.Parameter(torch.zeros(1))], EIGHT)
+
+
+def test_not_where_parameters_are_split() -> None:
+    split: Any = SimpleNamespace(is_fsdp2=True)
+    with pytest.raises(TrainError, match="adamw8bit with FSDP2"):
+        check_optimizer(split, EIGHT)
+    check_optimizer(split, replace(EIGHT, optimizer="adamw"))
+    whole: Any = SimpleNamespace(is_fsdp2=False)
+    check_optimizer(whole, EIGHT)
