@@ -9,7 +9,7 @@ from .errors import PlanError
 from .plan import PlannedTensor
 
 if TYPE_CHECKING:
-    from .blocks import Part
+    from .blocks import BlockTensor
     from .checkpoint import Checkpoint
     from .content import Piece
     from .growths import Growth
@@ -75,7 +75,7 @@ def copies(checkpoint: Checkpoint, growth: Growth) -> list[PlannedTensor]:
     return planned
 
 
-def _inner_form(checkpoint: Checkpoint, growth: Growth) -> dict[str, Part]:
+def _inner_form(checkpoint: Checkpoint, growth: Growth) -> dict[str, BlockTensor]:
     depth = growth.found.depth
     where = f"{checkpoint.path}: {growth.prefix}.{depth - 1}"
     if growth.last is None or depth < 2:
@@ -84,7 +84,7 @@ def _inner_form(checkpoint: Checkpoint, growth: Growth) -> dict[str, Part]:
     return as_inner(last, growth.last, before, where=where)
 
 
-def _planned(name: str, part: Part, *, new_in: str | None = None) -> PlannedTensor:
+def _planned(name: str, part: BlockTensor, *, new_in: str | None = None) -> PlannedTensor:
     return PlannedTensor(
         name=name, dtype=part.dtype, shape=part.shape, content=part.content, is_new=new_in is not None, part=new_in
     )

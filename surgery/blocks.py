@@ -24,7 +24,7 @@ KINDS = ("weight", "bias")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class BlockTensor:
     """One tensor of a block to be."""
 
     dtype: str
@@ -32,21 +32,21 @@ class Part:
     content: Content
 
 
-Block = Mapping[str, Part]
+Block = Mapping[str, BlockTensor]
 """Name inside the block -> what it will be."""
 
 
-def copy_block(checkpoint: Checkpoint, found: FoundStack, number: int) -> dict[str, Part]:
+def copy_block(checkpoint: Checkpoint, found: FoundStack, number: int) -> dict[str, BlockTensor]:
     """All tensors of a block, as they are."""
     return {
-        inner: Part(dtype=(t := checkpoint.tensors[name]).dtype, shape=t.shape, content=Copy(source=name))
+        inner: BlockTensor(dtype=(t := checkpoint.tensors[name]).dtype, shape=t.shape, content=Copy(source=name))
         for inner, name in found.blocks[number].items()
     }
 
 
 def silence(
     block: Block, *, zero: tuple[str, ...], gates: tuple[Gate, ...], keep: frozenset[str] = frozenset()
-) -> dict[str, Part]:
+) -> dict[str, BlockTensor]:
     """The block with its last projections and gates zero. `keep`: modules that a zero gate silences already."""
     zeroed = {f"{module}.{kind}" for module in zero if module not in keep for kind in KINDS}
     silent = {inner: replace(part, content=Zeros()) if inner in zeroed else part for inner, part in block.items()}
@@ -56,7 +56,7 @@ def silence(
     return silent
 
 
-def _close(block: dict[str, Part], gate: Gate) -> None:
+def _close(block: dict[str, BlockTensor], gate: Gate) -> None:
     for kind in KINDS:
         part = block.get(f"{gate.module}.{kind}")
         if part is None or not part.shape:
@@ -68,7 +68,7 @@ def _close(block: dict[str, Part], gate: Gate) -> None:
         block[f"{gate.module}.{kind}"] = replace(part, content=Pieces(parts=pieces))
 
 
-def _as_pieces(part: Part) -> tuple[Piece, ...]:
+def _as_pieces(part: BlockTensor) -> tuple[Piece, ...]:
     if isinstance(part.content, Pieces):
         return part.content.parts
     source = part.content.source if isinstance(part.content, Copy) else None
@@ -96,7 +96,7 @@ def _chunk(rows: int, chunks: int, where: str) -> int:
     return rows // chunks
 
 
-def as_inner(block: Block, last: Last, before: Block, *, where: str) -> dict[str, Part]:
+def as_inner(block: Block, last: Last, before: Block, *, where: str) -> dict[str, BlockTensor]:
     """The last block, which writes no text, as an inner one that leaves the text as it is.
 
     Args:
@@ -123,7 +123,7 @@ def as_inner(block: Block, last: Last, before: Block, *, where: str) -> dict[str
     return inner
 
 
-def _take(part: Part, chunk: int, rows: int) -> Piece:
+def _take(part: BlockTensor, chunk: int, rows: int) -> Piece:
     if chunk < 0:
         return Piece(source=None, start=0, stop=rows)
     source = part.content.source if isinstance(part.content, Copy) else None

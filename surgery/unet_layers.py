@@ -41,7 +41,7 @@ _MIX = "time_mixer.mix_factor"
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Part:
+class _LayerGroup:
     """The resnets, or the attentions, of one block."""
 
     prefix: str
@@ -102,7 +102,7 @@ def _resolve(options: ExpandOptions, stack: Stack, anatomy: Anatomy) -> int:
     return options.blocks or 1
 
 
-def _find(checkpoint: Checkpoint, key: str, value: Any) -> list[_Part]:
+def _find(checkpoint: Checkpoint, key: str, value: Any) -> list[_LayerGroup]:
     """Down blocks, then up blocks; resnets, then attentions where there are any."""
     found = {
         (side, kind): group_by_prefix(checkpoint.tensors, f"{side}.*.{kind}") for side in _SIDES for kind in _SILENT
@@ -125,7 +125,7 @@ def _find(checkpoint: Checkpoint, key: str, value: Any) -> list[_Part]:
                 prefix = f"{side}.{i}.{kind}"
                 if prefix in found[side, kind]:
                     layers = _layers(checkpoint, prefix, found[side, kind][prefix], kind, count)
-                    parts.append(_Part(prefix=prefix, kind=kind, is_up=is_up, layers=layers))
+                    parts.append(_LayerGroup(prefix=prefix, kind=kind, is_up=is_up, layers=layers))
     return parts
 
 
@@ -157,7 +157,7 @@ def _check_copies_fit(checkpoint: Checkpoint, anatomy: Anatomy, key: str, value:
         )
 
 
-def _order(part: _Part, blocks: int) -> Order:
+def _order(part: _LayerGroup, blocks: int) -> Order:
     count = len(part.layers)
     if part.is_up:
         return Order(

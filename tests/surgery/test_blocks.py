@@ -6,18 +6,18 @@ import pytest
 
 from modelgrow.surgery import CheckpointError, Copy, Piece, Pieces, PlanError, Zeros
 from modelgrow.surgery.anatomy import Gate, Last
-from modelgrow.surgery.blocks import Part, as_inner, rebuild_last, silence
+from modelgrow.surgery.blocks import BlockTensor, as_inner, rebuild_last, silence
 
 
-def part(source: str, *shape: int) -> Part:
-    return Part(dtype="F32", shape=shape, content=Copy(source=source))
+def part(source: str, *shape: int) -> BlockTensor:
+    return BlockTensor(dtype="F32", shape=shape, content=Copy(source=source))
 
 
 def rows(source: str | None, start: int, stop: int) -> Piece:
     return Piece(source=source, start=start, stop=stop)
 
 
-def pieces(block: dict[str, Part], name: str) -> tuple[Piece, ...]:
+def pieces(block: dict[str, BlockTensor], name: str) -> tuple[Piece, ...]:
     content = block[name].content
     assert isinstance(content, Pieces)
     return content.parts
