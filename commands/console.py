@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
@@ -74,6 +75,8 @@ def slug(prompt: str) -> str:
 def quiet_libraries() -> None:
     """Loading bars and advice of libraries would break into ours; errors still show."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1" if not sys.stderr.isatty() else "0")
+    for name in ("torchao", "bitsandbytes", "torch.utils._pytree"):  # diffusers loads the first two where they are
+        logging.getLogger(name).setLevel(logging.ERROR)
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
