@@ -43,3 +43,17 @@ def test_it_trains(name: str, tmp_path: Path) -> None:
     # tensors of the base, which then train: only with the base could they be told apart.
     assert (result.growth is None) == (name in ("mochi", "sd3"))
     assert result.predicted_memory > 0
+
+
+def test_pixart_as_published_trains(tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    tiny("pixart").save_pretrained(base)
+    for file in (base / "transformer" / "config.json", base / "model_index.json"):
+        file.write_text(file.read_text().replace("PixArtTransformer2DModel", "Transformer2DModel"))
+    options = ExpandOptions(mode="suffix", blocks=1)
+    job = prepare(open_source(str(base)), lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, options))
+    grown = execute(job, tmp_path / "grown")
+    result = train(settings(grown, tmp_path / "run", data="shapes:1:2", steps=2, batch_size=1, **sizes("pixart")))
+    assert result.changed is not None
+    assert result.changed.moved > 0
+    assert result.growth is not None

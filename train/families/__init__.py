@@ -55,6 +55,7 @@ FAMILIES: dict[str, Any] = {
     "LatteTransformer3DModel": latte,
     "MochiTransformer3DModel": mochi,
     "PixArtTransformer2DModel": pixart,
+    "Transformer2DModel": pixart,  # as published
     "SanaVideoTransformer3DModel": sana_video,
     "SD3Transformer2DModel": sd3,
     "STDiT3Transformer3DModel": open_sora,

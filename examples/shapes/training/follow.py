@@ -55,6 +55,11 @@ KINDS = {
 }
 
 
+SENTENCE, MEANING = "a crimson disc drifts west", ("red", "circle", "left")
+"""In no training caption, though its words are in some."""
+SENTENCE_COUNT = 16
+
+
 def prompts_of(kind: Kind, count: int, seed: int) -> list[tuple[Scene, str]]:
     """Scenes and what is said of them."""
     made = []
@@ -72,6 +77,13 @@ def follow(pipeline: Any, kind: Kind, *, count: int, seed: int, batch: int, **se
     scores = [asdict(score(read_clip(clip), scene)) for clip, (scene, _) in zip(clips, asked, strict=True)]
     means = {name: float(np.mean([got[name] for got in scores])) for name in kind.says}
     return {**means, "right": float(np.mean([all(got[name] == 1 for name in kind.says) for got in scores]))}
+
+
+def follow_sentence(pipeline: Any, *, count: int, seed: int, batch: int, **settings: Any) -> float:
+    """Share of clips of `SENTENCE` that show its meaning and nothing else, from `count` noises."""
+    clips = generate(pipeline, [SENTENCE] * count, seed=seed, batch=batch, **settings)
+    shown = ([(obj.color, obj.shape, obj.motion) for obj in read_clip(clip).objects] for clip in clips)
+    return float(np.mean([objects == [MEANING] for objects in shown]))
 
 
 def main() -> None:
@@ -98,6 +110,9 @@ def main() -> None:
             whole = {"seed": args.seed, "prompts": args.count, "settings": settings, "scores": results}
             args.json.write_text(json.dumps(whole, indent=2) + "\n")
     Console(width=120).print(table)
+    with counting(pipeline.transformer, KEPT_OF_ANY):
+        share = follow_sentence(pipeline, count=SENTENCE_COUNT, seed=args.seed, batch=args.batch, **settings)
+    print(f"{SENTENCE!r}: right in {share * SENTENCE_COUNT:.0f} of {SENTENCE_COUNT} clips")
 
 
 if __name__ == "__main__":
