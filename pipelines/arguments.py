@@ -38,7 +38,16 @@ SET_HERE = {
 }
 """What generation.json can't set, and what is no number, text or switch to be written down."""
 
-_TRAINED_FPS = {"Wan": 16, "CogVideoX": 8, "HunyuanVideo": 24, "Mochi": 30, "Allegro": 15, "Latte": 8}
+_TRAINED_FPS = {
+    "Wan": 16,
+    "CogVideoX": 8,
+    "HunyuanVideo": 24,
+    "Kandinsky5": 24,
+    "Mochi": 30,
+    "Allegro": 15,
+    "EasyAnimate": 8,
+    "Latte": 8,
+}
 """Frames per second of the clips that a family was trained on, by the start of its pipeline's name."""
 _OTHER_FPS = 16
 _INPUTS = ("prompt", "image", "video")
