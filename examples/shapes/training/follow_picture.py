@@ -21,7 +21,7 @@ from .follow import KINDS, SENTENCE, prompts_of
 from .settings import MEASURE_SEED
 
 SEED = 0
-WIDTH = 84
+WIDTH = 62
 """Characters of a prompt that have room in a title."""
 
 
