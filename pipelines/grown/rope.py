@@ -73,7 +73,8 @@ def intrinsic(freqs: Tensor, trained: int) -> tuple[Tensor, Tensor]:
     """
     periods = _periods(freqs)
     number = (periods - trained).abs().argmin()
-    return number, periods[number]
+    # Not periods[number], which a compiler that captures scalars, as accelerate asks it to, takes for an unknown size.
+    return number, periods.take(number)
 
 
 def _periods(freqs: Tensor) -> Tensor:
