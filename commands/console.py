@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import re
-import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -70,17 +67,3 @@ def say_written(output: Path) -> None:
 
 def slug(prompt: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:60] or "clip"
-
-
-def quiet_libraries() -> None:
-    """Loading bars and advice of libraries would break into ours; errors still show."""
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1" if not sys.stderr.isatty() else "0")
-    for name in ("torchao", "bitsandbytes", "torch.utils._pytree"):  # diffusers loads the first two where they are
-        logging.getLogger(name).setLevel(logging.ERROR)
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    diffusers_logging.disable_progress_bar()
-    diffusers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()

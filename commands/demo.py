@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import console, quiet_libraries
+from .console import console
 from .options import Overwrite
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ def demo(
     """See it work, with no download: generate, grow, verify, generate again: the same clip, to the bit. Then train."""
     err = console(stderr=True)
     with err.status("loading torch and diffusers") as status:
+        from modelgrow.pipelines.quiet import quiet_libraries
+
         quiet_libraries()
         from modelgrow.examples.demo import run_demo, teach
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from .console import console, progress, quiet_libraries, slug
+from .console import console, progress, slug
 from .options import AsJson, Device, Dtype, Overwrite, Revision, Variant
 
 EPILOG = (
@@ -110,6 +110,8 @@ def generate(
     size = None if second_stage is None else parse_size(second_stage)
     source = prompt or next((path.stem for path in (image, video) if path is not None), "clip")
     with err.status("loading torch and diffusers"):
+        from modelgrow.pipelines.quiet import quiet_libraries
+
         quiet_libraries()
         from modelgrow.pipelines.generate import GenerateOptions
         from modelgrow.pipelines.produce import Loading, Telling, produce

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from .console import console, count, quiet_libraries, size
+from .console import console, count, size
 from .options import AsJson
 
 if TYPE_CHECKING:
@@ -136,6 +136,8 @@ def train(
     given = {name: value for name, value in flags.items() if value is not None}
     err = console(stderr=True)
     with err.status("loading torch and diffusers") as status:
+        from modelgrow.pipelines.quiet import quiet_libraries
+
         quiet_libraries()
         from modelgrow.train.run import train as run
         from modelgrow.train.settings import parse_settings, read_settings

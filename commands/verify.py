@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .console import console, quiet_libraries
+from .console import console
 from .options import AsJson, Device, Dtype
 
 EPILOG = (
@@ -28,6 +28,8 @@ def verify(
     """Run a grown model and its base on the same random inputs: is it the same function?"""
     err = console(stderr=True)
     with err.status("loading torch and diffusers") as status:
+        from modelgrow.pipelines.quiet import quiet_libraries
+
         quiet_libraries()
         from modelgrow.pipelines.verify import verify as run
 

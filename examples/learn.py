@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from modelgrow.pipelines.quiet import quiet_libraries
 from modelgrow.train.run import train
 from modelgrow.train.settings import Settings, read_settings
 
-from .read_model import ASPECTS, Reading, quiet, read_model
+from .read_model import ASPECTS, Reading, read_model
 from .shapes.counted import CountedText
 
 if TYPE_CHECKING:
@@ -176,4 +177,4 @@ def _processes(workers: int) -> ProcessPoolExecutor | _Here:
     if workers == 0:
         return _Here()
     # Not forked: torch's threads do not survive that.
-    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=quiet)
+    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=quiet_libraries)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,13 +63,3 @@ def read_model(folder: Path, objects: int, prompts: int) -> Reading:
 def _row(read: Score) -> list[float]:
     values = [float(getattr(read, aspect)) for aspect in ASPECTS[:-1]]
     return [*values, float(min(values) == 1)]
-
-
-def quiet() -> None:
-    """What libraries say while they load is not for the screen. Call it before anything else."""
-    os.environ.update(HF_HUB_DISABLE_PROGRESS_BARS="1", TRANSFORMERS_VERBOSITY="error", DIFFUSERS_VERBOSITY="error")
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    diffusers_logging.disable_progress_bar()
-    transformers_logging.disable_progress_bar()
