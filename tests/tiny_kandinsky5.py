@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-from string import ascii_lowercase
 from typing import Any
 
 from diffusers import FlowMatchEulerDiscreteScheduler, Kandinsky5I2VPipeline, Kandinsky5T2VPipeline
 from models import build, noisy
+from tiny_clip import clip, clip_tokenizer
+from tiny_pipelines import HUNYUAN_VAE
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import (
-    CLIPTextConfig,
-    CLIPTextModel,
-    CLIPTokenizer,
     PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
 )
 
 OPTIONS: dict[str, Any] = {"num_frames": 9, "height": 32, "width": 32, "guidance_scale": 1.0}
-VAE: dict[str, Any] = {
-    "in_channels": 3,
-    "out_channels": 3,
-    "latent_channels": 4,
-    "down_block_types": ("HunyuanVideoDownBlock3D",) * 4,
-    "up_block_types": ("HunyuanVideoUpBlock3D",) * 4,
-    "block_out_channels": (8, 8, 8, 8),
-    "layers_per_block": 1,
-    "norm_num_groups": 4,
-}
 TRANSFORMER: dict[str, Any] = {
     "in_visual_dim": 4,
     "out_visual_dim": 4,
@@ -73,35 +61,14 @@ def qwen() -> Any:
     return noisy(Qwen2_5_VLForConditionalGeneration(config), 2)
 
 
-def clip() -> Any:
-    config = CLIPTextConfig(
-        vocab_size=54,
-        hidden_size=8,
-        intermediate_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        max_position_embeddings=77,
-        bos_token_id=0,
-        eos_token_id=1,
-    )
-    return noisy(CLIPTextModel(config), 3)
-
-
-def clip_tokenizer() -> Any:
-    """Letter by letter, so that no two prompts read the same."""
-    pieces = [letter + end for letter in ascii_lowercase for end in ("", "</w>")]
-    vocabulary = {"<|startoftext|>": 0, "<|endoftext|>": 1, **{piece: i + 2 for i, piece in enumerate(pieces)}}
-    return CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=77)
-
-
 def components(**transformer: Any) -> dict[str, Any]:
     """Of either video pipeline. Any key of the transformer's config may be given."""
     return {
         "text_encoder": qwen(),
         "tokenizer": tokenizer(),
-        "text_encoder_2": clip(),
+        "text_encoder_2": clip(8),
         "tokenizer_2": clip_tokenizer(),
-        "vae": build("AutoencoderKLHunyuanVideo", VAE, seed=1),
+        "vae": build("AutoencoderKLHunyuanVideo", HUNYUAN_VAE, seed=1),
         "transformer": build("Kandinsky5Transformer3DModel", {**TRANSFORMER, **transformer}),
         "scheduler": FlowMatchEulerDiscreteScheduler(shift=5.0),
     }

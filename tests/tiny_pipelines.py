@@ -12,6 +12,16 @@ from transformers import T5Config, T5EncoderModel, T5Tokenizer, UMT5Config, UMT5
 
 from modelgrow.pipelines.models import align
 
+HUNYUAN_VAE: dict[str, Any] = {
+    "in_channels": 3,
+    "out_channels": 3,
+    "latent_channels": 4,
+    "down_block_types": ("HunyuanVideoDownBlock3D",) * 4,
+    "up_block_types": ("HunyuanVideoUpBlock3D",) * 4,
+    "block_out_channels": (8, 8, 8, 8),
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+}
 VAE = {
     "base_dim": 8,
     "dim_mult": [1, 2],

@@ -14,6 +14,7 @@ from tiny_pipelines import save_tiny_wan
 
 from modelgrow.surgery import Checkpoint, ExpandOptions, execute, open_checkpoint, open_source, plan_expand, prepare
 from modelgrow.surgery.readback import read_chunks
+from modelgrow.train import checkpoints
 from modelgrow.train.settings import Settings, read_settings
 
 SMALL: dict[str, Any] = {
@@ -53,6 +54,28 @@ def bytes_of(model: Path) -> dict[str, bytes]:
 
 def floats(values: bytes) -> torch.Tensor:
     return torch.frombuffer(bytearray(values), dtype=torch.float32)
+
+
+def same_checkpoint(one: Path, other: Path, step: int) -> None:
+    """Two runs' checkpoints of a step hold the same, but for how floats were added up."""
+    states = [checkpoints.load(run / "checkpoints" / f"step-{step:08d}") for run in (one, other)]
+    assert abs(states[0].best_loss - states[1].best_loss) <= 1e-4 * abs(states[0].best_loss)
+    for name in states[0].trained:
+        torch.testing.assert_close(states[1].trained[name], states[0].trained[name], rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(states[1].ema[name], states[0].ema[name], rtol=1e-3, atol=1e-5)
+
+
+def same_model(one: Path, other: Path, *, unlike: Path) -> None:
+    """Two runs' models hold the same, what is frozen byte for byte, and both another than before."""
+    record = open_checkpoint(one / "transformer").record
+    assert record is not None
+    found = bytes_of(other)
+    for name, value in bytes_of(one).items():
+        if name in record.new:
+            torch.testing.assert_close(floats(found[name]), floats(value), rtol=1e-3, atol=1e-5)
+        else:
+            assert found[name] == value
+    assert found != bytes_of(unlike)
 
 
 def launch(chosen: Settings, *, processes: int, script: str | None = None, cpu: bool = True) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from string import ascii_lowercase
 from typing import Any
 
 import torch
@@ -24,19 +23,17 @@ from diffusers import (
 from models import build, noisy
 from tiny_allegro import OPTIONS as ALLEGRO
 from tiny_allegro import allegro
+from tiny_clip import clip, clip_tokenizer
 from tiny_easyanimate import OPTIONS as EASYANIMATE
 from tiny_easyanimate import easyanimate
 from tiny_hunyuan_video15 import OPTIONS as HUNYUAN_VIDEO15
 from tiny_hunyuan_video15 import hunyuan_video15
 from tiny_ltx2 import OPTIONS as LTX2
 from tiny_ltx2 import ltx2
+from tiny_pipelines import HUNYUAN_VAE, t5, tokenizer
 from tiny_pipelines import VAE as WAN_VAE
-from tiny_pipelines import t5, tokenizer
 from transformers import (
-    CLIPTextConfig,
-    CLIPTextModel,
     CLIPTextModelWithProjection,
-    CLIPTokenizer,
     Gemma2Config,
     Gemma2Model,
     LlamaConfig,
@@ -52,16 +49,6 @@ PICTURES: dict[str, Any] = {
     "scaling_factor": 0.3,
 }
 SHIFTED = {**PICTURES, "shift_factor": 0.1}
-HUNYUAN_VAE: dict[str, Any] = {
-    "in_channels": 3,
-    "out_channels": 3,
-    "latent_channels": 4,
-    "down_block_types": ("HunyuanVideoDownBlock3D",) * 4,
-    "up_block_types": ("HunyuanVideoUpBlock3D",) * 4,
-    "block_out_channels": (8, 8, 8, 8),
-    "layers_per_block": 1,
-    "norm_num_groups": 4,
-}
 MOCHI_VAE: dict[str, Any] = {
     "latent_channels": 12,
     "encoder_block_out_channels": (32, 32, 32, 32),
@@ -71,28 +58,6 @@ MOCHI_VAE: dict[str, Any] = {
     "latents_std": (0.9, 1.1, 1.2) * 4,
     "scaling_factor": 0.5,
 }
-
-
-def clip_tokenizer() -> Any:
-    """Letter by letter, so that no two prompts read the same."""
-    pieces = [letter + end for letter in ascii_lowercase for end in ("", "</w>")]
-    vocabulary = {"<|startoftext|>": 0, "<|endoftext|>": 1, **{piece: i + 2 for i, piece in enumerate(pieces)}}
-    return CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=77)
-
-
-def clip(width: int, kind: Any = CLIPTextModel) -> Any:
-    config = CLIPTextConfig(
-        vocab_size=54,
-        hidden_size=width,
-        intermediate_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        max_position_embeddings=77,
-        bos_token_id=0,
-        eos_token_id=1,
-        projection_dim=width,
-    )
-    return noisy(kind(config), 3)
 
 
 def model_of(row: str, **changes: Any) -> Any:

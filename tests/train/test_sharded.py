@@ -5,11 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
-from tiny_runs import bytes_of, floats, launch, settings
+from tiny_runs import launch, same_checkpoint, same_model, settings
 
-from modelgrow.surgery import open_checkpoint
-from modelgrow.train import checkpoints
 from modelgrow.train.run import train
 
 STOPPED = """
@@ -68,18 +65,6 @@ def test_fsdp2_on_two_processes_is_one_with_twice_the_batch(grown: Path, tmp_pat
     chosen = {"ema_decay": 0.5, "held_out": 0.25, "validate_every": 3, "save_every": 3, "keep": 9}
     one = train(settings(grown, tmp_path / "one", batch_size=4, **chosen))
     launch(settings(grown, tmp_path / "two", batch_size=2, **chosen), processes=2, script=STOPPED)
-    states = [checkpoints.load(tmp_path / run / "checkpoints" / "step-00000003") for run in ("one", "two")]
-    assert states[0].best_loss == pytest.approx(states[1].best_loss, rel=1e-4)
-    for name in states[0].trained:
-        torch.testing.assert_close(states[1].trained[name], states[0].trained[name], rtol=1e-3, atol=1e-5)
-        torch.testing.assert_close(states[1].ema[name], states[0].ema[name], rtol=1e-3, atol=1e-5)
-    record = open_checkpoint(one.model / "transformer").record
-    assert record is not None
-    found = bytes_of(tmp_path / "two" / "model")
-    for name, value in bytes_of(one.model).items():
-        if name in record.new:
-            torch.testing.assert_close(floats(found[name]), floats(value), rtol=1e-3, atol=1e-5)
-        else:
-            assert found[name] == value
-    assert found != bytes_of(grown)
+    same_checkpoint(tmp_path / "one", tmp_path / "two", 3)
+    same_model(one.model, tmp_path / "two" / "model", unlike=grown)
     assert "on 2 x cpu, FSDP2" in (tmp_path / "two" / "model" / "README.md").read_text(encoding="utf-8")

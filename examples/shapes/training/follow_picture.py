@@ -35,7 +35,8 @@ def clip_of(pipeline: Any, prompt: str, **settings: Any) -> np.ndarray:
     """Frames, (T, H, W, 3), uint8."""
     generator = torch.Generator().manual_seed(SEED)
     frames = pipeline(prompt, generator=generator, output_type="np", **settings).frames[0]
-    return (255 * frames).round().astype(np.uint8)
+    clip: np.ndarray = (255 * frames).round().astype(np.uint8)
+    return clip
 
 
 def main() -> None:
