@@ -62,6 +62,14 @@ def generate(
         ),
     ] = None,
     negative_prompt: Annotated[str | None, typer.Option(help="What it should not show.", show_default=False)] = None,
+    llm: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR|HUB_ID",
+            help="Where the slot's language model is. Default: the one that the model names.",
+            show_default=False,
+        ),
+    ] = None,
     enhance: Annotated[
         bool, typer.Option("--enhance", help="Let the slot's language model write the prompt out in detail first.")
     ] = False,
@@ -134,7 +142,7 @@ def generate(
         ),
         output or Path(f"{slug(source)}-{seed}.mp4"),
         revision=revision,
-        loading=Loading(device=device, dtype=dtype, variant=variant, offload=offload, low_memory=low_memory),
+        loading=Loading(device=device, dtype=dtype, variant=variant, offload=offload, low_memory=low_memory, llm=llm),
         first_frame_model=first_frame_model,
         second_stage=size,
         enhance=enhance,

@@ -19,6 +19,7 @@ from .generate import Generated, GenerateOptions, Progress, generate
 from .load import load_pipeline, resolve_device
 from .low_memory import offload_for, save_memory
 from .memory import watched
+from .text.llm import read_with
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,6 +41,8 @@ class Loading:
     variant: str | None = None
     offload: str | None = None
     low_memory: bool = False
+    llm: str | None = None
+    """Folder or Hub id of the language model that the video model's slot reads with; None is the one it names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +112,8 @@ def produce(
         options = replace(options, image=str(first_path))
     with telling.working("loading the pipeline"):
         pipeline = _load(model, loading, revision)
+        if loading.llm is not None:
+            read_with(pipeline, loading.llm)
     if second_stage is not None:
         _check_second_stage(pipeline, second_stage)
     if frame is not None and "prompt" not in parameters_of(pipeline):
@@ -117,6 +122,8 @@ def produce(
         options = _enhanced(pipeline, options, telling)
     stage = partial(_stage, pipeline, save_memory(pipeline) if loading.low_memory else {}, loading, telling)
     clip = stage("denoising", options if second_stage is None else replace(options, strength=None))
+    if loading.llm is not None:
+        clip = _with(clip, llm=loading.llm)
     if frame is not None:
         clip = _with(clip, first_frame=dict(frame.settings))
     files = (*save_clip(clip, output, overwrite=overwrite, inputs=inputs), *files)

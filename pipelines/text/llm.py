@@ -34,9 +34,30 @@ def load_llm(model: str, *, revision: str | None = None, dtype: torch.dtype | No
     except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
         raise GenerateError(
             f"{model}: the language model of this pipeline's slot can't be loaded: {first_line(error)} "
-            "(give it as llm= and llm_tokenizer=, or pass llm_states=, from encode_llm on another machine)"
+            "(name another place with --llm; in Python give it as llm= and llm_tokenizer=, or pass llm_states=, from "
+            "encode_llm on another machine)"
         ) from error
     return llm.eval().requires_grad_(False), tokenizer
+
+
+def read_with(pipeline: Any, model: str) -> None:
+    """Let the slot of a pipeline read with the language model in this place.
+
+    Args:
+        pipeline: One with a slot.
+        model: A folder, or a Hub id. That it is the one the slot was made for is checked by its width alone.
+
+    Raises:
+        GenerateError: The pipeline has no slot, or the model can't be loaded.
+    """
+    slots = getattr(pipeline, "slot_models", None)
+    if not slots:
+        raise GenerateError(
+            f"{type(pipeline).__name__} has no slot for a language model, so there is nothing for {model} to read for; "
+            "'grow attach-llm' adds one"
+        )
+    llm, tokenizer = load_llm(model, dtype=next(iter(slots.values())).dtype)
+    pipeline.register_modules(llm=llm, llm_tokenizer=tokenizer)
 
 
 def _class_for(config: Any) -> Any:
