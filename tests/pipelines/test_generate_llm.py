@@ -36,7 +36,7 @@ def test_it_reads_with_that_one(slot: Path, grow: Any, tmp_path: Path) -> None:
 
     code, _, err = grow("generate", "--model", str(slot), *PROMPT, *SIZES, "-o", "a.gif")
     assert code == 1
-    assert "name another place with --llm" in err
+    assert "takes another place as --llm" in err
     moved = settings("a", "--llm", "moved")
     assert moved["llm"] == "moved"
     (tmp_path / "moved").rename(tmp_path / "llm")
