@@ -34,8 +34,8 @@ def load_llm(model: str, *, revision: str | None = None, dtype: torch.dtype | No
     except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
         raise GenerateError(
             f"{model}: the language model of this pipeline's slot can't be loaded: {first_line(error)} "
-            "(grow generate takes another place as --llm; in Python give it as llm= and llm_tokenizer=, or pass llm_states=, from "
-            "encode_llm on another machine)"
+            "(grow generate takes another place as --llm; in Python give it as llm= and llm_tokenizer=, or pass "
+            "llm_states=, from encode_llm on another machine)"
         ) from error
     return llm.eval().requires_grad_(False), tokenizer
 
