@@ -93,6 +93,9 @@ class Scene:
         return max(self.aspect, 1.0), max(1 / self.aspect, 1.0)
 
 
+_NAMES = tuple(SHAPES), tuple(SIZES), tuple(MOTIONS)
+
+
 def sample_scene(
     rng: np.random.Generator, *, num_objects: int | Sequence[int] = (1, 2, 3), num_frames: int = 17, aspect: float = 1.0
 ) -> Scene:
@@ -122,7 +125,8 @@ def sample_scene(
 
 
 def _sample_object(rng: np.random.Generator, color: str, num_frames: int, extent: tuple[float, float]) -> Object:
-    shape, size, motion = (str(rng.choice(list(names))) for names in (SHAPES, SIZES, MOTIONS))
+    # The same draws as rng.choice's, which would make an array of the names each time.
+    shape, size, motion = (names[int(rng.integers(len(names)))] for names in _NAMES)
     radius = SIZES[size]
     start = []
     for step, side in zip(MOTIONS[motion], extent, strict=True):
