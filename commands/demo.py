@@ -20,7 +20,7 @@ EPILOG = (
     "Examples:\n\n"
     "  [bold]grow demo -o grow-demo[/bold]\n\n"
     "  [bold]grow demo --no-train[/bold]                          half a minute\n\n"
-    "  [bold]grow demo --steps 1000 --prompts 256[/bold]          learns more, measures finer, takes longer"
+    "  [bold]grow demo --steps 1000 --prompts 256[/bold]          trains longer, measures finer, takes longer"
 )
 
 
