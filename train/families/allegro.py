@@ -15,6 +15,7 @@ from diffusers.utils import is_bs4_available, is_ftfy_available
 from modelgrow.surgery import TrainError
 
 from ..objectives.min_snr import MinSnr
+from .latents import mean_of_each, scaled
 
 if TYPE_CHECKING:
     from ..settings import Settings
@@ -39,12 +40,9 @@ def encode_text(pipeline: Any, captions: list[str]) -> dict[str, torch.Tensor]:
 
 def encode_video(pipeline: Any, pixels: torch.Tensor) -> torch.Tensor:
     """Raises `TrainError` if tiles do not fill the clips."""
-    vae = pipeline.vae
     _check_tiles(pipeline, tuple(pixels.shape[2:]))
     # It takes one clip at a time.
-    modes = [vae.encode(clip).latent_dist.mode().float() for clip in pixels.to(vae.dtype).split(1)]
-    latents: torch.Tensor = torch.cat(modes) * vae.config.scaling_factor
-    return latents
+    return scaled(pipeline.vae, mean_of_each(pipeline.vae, pixels))
 
 
 def predict(pipeline: Any, model: Any, noisy: torch.Tensor, timesteps: torch.Tensor, text: Text) -> torch.Tensor:

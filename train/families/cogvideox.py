@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from .latents import mean_of, scaled
+
 if TYPE_CHECKING:
     from .family import Text
 
@@ -24,8 +26,7 @@ def encode_text(pipeline: Any, captions: list[str]) -> dict[str, torch.Tensor]:
 
 
 def encode_video(pipeline: Any, pixels: torch.Tensor) -> torch.Tensor:
-    vae = pipeline.vae
-    latents: torch.Tensor = vae.encode(pixels.to(vae.dtype)).latent_dist.mode().float() * vae.config.scaling_factor
+    latents = scaled(pipeline.vae, mean_of(pipeline.vae, pixels))
     joined = pipeline.transformer.config.patch_size_t or 1
     missing = -latents.shape[2] % joined
     return torch.cat([*[latents[:, :, :1]] * missing, latents], dim=2)

@@ -19,6 +19,7 @@ from modelgrow.surgery import TrainError
 
 from . import cogvideox
 from .cogvideox import encode_text
+from .latents import mean_of
 
 if TYPE_CHECKING:
     from .family import Text
@@ -44,7 +45,7 @@ def encode_video(pipeline: Any, pixels: torch.Tensor) -> torch.Tensor:
 def encode_conditions(pipeline: Any, pixels: torch.Tensor, frame_rates: list[float | None]) -> dict[str, torch.Tensor]:
     """What the model reads of the clips themselves: `pixels` (B, 3, T, H, W) in [-1, 1], their rates unused."""
     vae = pipeline.vae
-    latents = vae.encode(pixels[:, :, :1].to(vae.dtype)).latent_dist.mode().float()
+    latents = mean_of(vae, pixels[:, :, :1])
     factor = pipeline.vae_scaling_factor_image
     # CogVideoX-5B-I2V was trained on pictures divided by the factor that clips are multiplied by.
     return {LATENTS: latents / factor if vae.config.invert_scale_latents else latents * factor}

@@ -24,6 +24,7 @@ from ..objectives import Edm, GivenFrames, RectifiedFlow, objective_of
 from ..objectives.cosmos_flow import CosmosFlow
 from ..objectives.rectified_flow import NUM_TRAIN_TIMESTEPS
 from .frames import picture_of
+from .latents import mean_of
 
 if TYPE_CHECKING:
     from ..objectives.objective import Objective
@@ -63,7 +64,7 @@ def encode_text(pipeline: Any, captions: list[str]) -> dict[str, torch.Tensor]:
 def encode_video(pipeline: Any, pixels: torch.Tensor) -> torch.Tensor:
     """Of the standard deviation that the scheduler counts on. Cosmos 1 normalises each latent frame by its own."""
     vae = pipeline.vae
-    latents = vae.encode(pixels.to(vae.dtype)).latent_dist.mode().float()
+    latents = mean_of(vae, pixels)
     deviation = pipeline.scheduler.config.get("sigma_data") or 1.0
     if vae.config.latents_mean is None or vae.config.latents_std is None:
         plain: torch.Tensor = latents * deviation

@@ -17,6 +17,8 @@ from diffusers.pipelines.easyanimate.pipeline_easyanimate_inpaint import add_noi
 
 from modelgrow.surgery.grown import stock_name
 
+from .latents import mean_of, scaled
+
 if TYPE_CHECKING:
     from .family import Text
 
@@ -36,9 +38,7 @@ def encode_text(pipeline: Any, captions: list[str]) -> dict[str, torch.Tensor]:
 
 
 def encode_video(pipeline: Any, pixels: torch.Tensor) -> torch.Tensor:
-    vae = pipeline.vae
-    latents: torch.Tensor = vae.encode(pixels.to(vae.dtype)).latent_dist.mode().float() * vae.config.scaling_factor
-    return latents
+    return scaled(pipeline.vae, mean_of(pipeline.vae, pixels))
 
 
 def encode_conditions(pipeline: Any, pixels: torch.Tensor, frame_rates: list[float | None]) -> dict[str, torch.Tensor]:

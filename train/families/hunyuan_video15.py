@@ -15,6 +15,7 @@ import torch
 from modelgrow.surgery import TrainError
 
 from ..objectives import RectifiedFlow
+from .latents import mean_of_each, scaled
 
 if TYPE_CHECKING:
     from ..settings import Settings
@@ -51,11 +52,8 @@ def encode_text(pipeline: Any, captions: list[str]) -> dict[str, torch.Tensor]:
 
 
 def encode_video(pipeline: Any, pixels: torch.Tensor) -> torch.Tensor:
-    vae = pipeline.vae
     # One clip at a time: the mask of its attention is wrong for more.
-    modes = [vae.encode(clip).latent_dist.mode().float() for clip in pixels.to(vae.dtype).split(1)]
-    latents: torch.Tensor = torch.cat(modes) * vae.config.scaling_factor
-    return latents
+    return scaled(pipeline.vae, mean_of_each(pipeline.vae, pixels))
 
 
 def encode_conditions(pipeline: Any, pixels: torch.Tensor, frame_rates: list[float | None]) -> dict[str, torch.Tensor]:

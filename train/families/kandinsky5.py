@@ -20,6 +20,7 @@ from modelgrow.surgery import TrainError
 from ..objectives import RectifiedFlow, objective_of
 from ..objectives.first_frame_flow import FirstFrameFlow
 from .clips import clip_by_clip
+from .latents import mean_of, scaled
 
 if TYPE_CHECKING:
     from ..objectives.objective import Objective
@@ -69,9 +70,7 @@ def encode_text(pipeline: Any, captions: list[str]) -> dict[str, torch.Tensor]:
 
 
 def encode_video(pipeline: Any, pixels: torch.Tensor) -> torch.Tensor:
-    vae = pipeline.vae
-    latents: torch.Tensor = vae.encode(pixels.to(vae.dtype)).latent_dist.mode().float() * vae.config.scaling_factor
-    return latents
+    return scaled(pipeline.vae, mean_of(pipeline.vae, pixels))
 
 
 def encode_conditions(pipeline: Any, pixels: torch.Tensor, frame_rates: list[float | None]) -> dict[str, torch.Tensor]:

@@ -13,6 +13,7 @@ import torch
 from diffusers import LTXPipeline
 
 from ..objectives.first_frame_flow import first_frame_flow, of_tokens
+from .latents import mean_of
 
 if TYPE_CHECKING:
     from ..objectives.objective import Objective
@@ -34,7 +35,7 @@ def encode_text(pipeline: Any, captions: list[str]) -> dict[str, torch.Tensor]:
 
 def encode_video(pipeline: Any, pixels: torch.Tensor) -> torch.Tensor:
     vae = pipeline.vae
-    latents = vae.encode(pixels.to(vae.dtype)).latent_dist.mode().float()
+    latents = mean_of(vae, pixels)
     normalised: torch.Tensor = LTXPipeline._normalize_latents(
         latents, vae.latents_mean, vae.latents_std, vae.config.scaling_factor
     )

@@ -24,6 +24,7 @@ from diffusers import LTX2Pipeline
 from ..objectives import RectifiedFlow
 from ..objectives.first_frame_flow import FirstFrameFlow, first_frame_flow, of_tokens
 from ..objectives.shifted_flow import ShiftedFirstFrameFlow, ShiftedFlow
+from .latents import mean_of
 
 if TYPE_CHECKING:
     from ..objectives.objective import Objective
@@ -65,7 +66,7 @@ def encode_text(pipeline: Any, captions: list[str]) -> dict[str, torch.Tensor]:
 
 def encode_video(pipeline: Any, pixels: torch.Tensor) -> torch.Tensor:
     vae = pipeline.vae
-    latents = vae.encode(pixels.to(vae.dtype)).latent_dist.mode().float()
+    latents = mean_of(vae, pixels)
     normalised: torch.Tensor = LTX2Pipeline._normalize_latents(
         latents, vae.latents_mean, vae.latents_std, vae.config.scaling_factor
     )

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from .latents import mean_of, scaled, statistics
+
 if TYPE_CHECKING:
     from .family import Text
 
@@ -21,16 +23,12 @@ def encode_text(pipeline: Any, captions: list[str]) -> dict[str, torch.Tensor]:
 
 def encode_video(pipeline: Any, pixels: torch.Tensor) -> torch.Tensor:
     vae = pipeline.vae
-    latents: torch.Tensor = vae.encode(pixels.to(vae.dtype)).latent_dist.mode().float()
-    if vae.config.latents_mean is None or vae.config.latents_std is None:
-        scaled: torch.Tensor = latents * vae.config.scaling_factor
-        return scaled
-    mean, std = (
-        torch.tensor(value, device=latents.device).view(1, -1, 1, 1, 1)
-        for value in (vae.config.latents_mean, vae.config.latents_std)
-    )
-    normalised: torch.Tensor = (latents - mean) * vae.config.scaling_factor / std
-    return normalised
+    latents = mean_of(vae, pixels)
+    known = statistics(vae, latents)
+    if known is None:
+        return scaled(vae, latents)
+    mean, std = known
+    return scaled(vae, latents - mean) / std
 
 
 def predict(pipeline: Any, model: Any, noisy: torch.Tensor, timesteps: torch.Tensor, text: Text) -> torch.Tensor:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..objectives.first_frame_flow import first_frame_flow, of_tokens
+from .latents import mean_of, normalised
 
 if TYPE_CHECKING:
     from ..objectives.objective import Objective
@@ -33,15 +34,7 @@ def encode_text(pipeline: Any, captions: list[str]) -> dict[str, torch.Tensor]:
 
 
 def encode_video(pipeline: Any, pixels: torch.Tensor) -> torch.Tensor:
-    vae = pipeline.vae
-    latents: torch.Tensor = vae.encode(pixels.to(vae.dtype)).latent_dist.mode().float()
-    if vae.config.get("latents_mean") is None or vae.config.get("latents_std") is None:
-        return latents
-    mean, std = (
-        torch.tensor(value, device=latents.device).view(1, -1, 1, 1, 1)
-        for value in (vae.config.latents_mean, vae.config.latents_std)
-    )
-    return (latents - mean) / std
+    return normalised(pipeline.vae, mean_of(pipeline.vae, pixels))
 
 
 def predict(pipeline: Any, model: Any, noisy: torch.Tensor, timesteps: torch.Tensor, text: Text) -> torch.Tensor:

@@ -16,6 +16,7 @@ from modelgrow.surgery import TrainError
 
 from ..objectives import RectifiedFlow, objective_of
 from ..objectives.one_side import OneSide
+from .latents import mean_of, normalised
 
 if TYPE_CHECKING:
     from ..objectives.objective import Objective
@@ -60,14 +61,7 @@ def encode_text(pipeline: Any, captions: list[str]) -> dict[str, torch.Tensor]:
 
 
 def encode_video(pipeline: Any, pixels: torch.Tensor) -> torch.Tensor:
-    vae = pipeline.vae
-    latents = vae.encode(pixels.to(vae.dtype)).latent_dist.mode().float()
-    mean, std = (
-        torch.tensor(value, device=latents.device).view(1, -1, 1, 1, 1)
-        for value in (vae.config.latents_mean, vae.config.latents_std)
-    )
-    normalised: torch.Tensor = (latents - mean) / std
-    return normalised
+    return normalised(pipeline.vae, mean_of(pipeline.vae, pixels))
 
 
 def predict(pipeline: Any, model: Any, noisy: torch.Tensor, timesteps: torch.Tensor, text: Text) -> torch.Tensor:
