@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,13 +38,12 @@ def read_model(folder: Path, objects: int, prompts: int) -> Reading:
     from .shapes.captions import short_caption
     from .shapes.counted import counting
     from .shapes.reader import read_clip, score
-    from .shapes.training.measure import generate, make_prompts
+    from .shapes.training.measure import generate, generation_settings, make_prompts
 
     torch.set_num_threads(1)
     pipeline: Any = load_pipeline(folder, device="cpu", dtype="float32")
     pipeline.set_progress_bar_config(disable=True)
-    options = json.loads((folder / "generation.json").read_text(encoding="utf-8"))
-    del options["fps"]
+    options = generation_settings(folder)
     scenes = make_prompts(prompts, objects, SEED)
     captions = [short_caption(scene) for scene in scenes]
     values: list[list[float]] = []

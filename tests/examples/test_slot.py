@@ -14,6 +14,7 @@ import torch
 from modelgrow.examples.shapes.counted import KEPT_OF_ANY, counting
 from modelgrow.examples.shapes.source import open_shapes
 from modelgrow.examples.shapes.training.follow import KINDS, SENTENCE, follow_sentence, prompts_of
+from modelgrow.examples.shapes.training.measure import generation_settings
 from modelgrow.examples.shapes.training.settings import MEASURE_SEED
 from modelgrow.pipelines import load_growth
 from modelgrow.pipelines.foundation import foundation_path
@@ -27,13 +28,7 @@ SHAPES = Path(foundation_path()).parent
 GROWTH = SHAPES / "slot" / "growth.safetensors"
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 NUM_PARAMETERS = 462_464
-SETTINGS: dict[str, Any] = {
-    "height": 64,
-    "width": 64,
-    "num_frames": 17,
-    "num_inference_steps": 25,
-    "guidance_scale": 3.0,
-}
+SETTINGS = generation_settings(Path(foundation_path()))
 
 
 def test_it_fits_the_foundation(grow: Any, tmp_path: Path) -> None:

@@ -25,8 +25,7 @@ from ..counted import KEPT_OF_ANY, counting
 from ..paraphrases import long_paraphrase, paraphrase
 from ..reader import read_clip, score
 from ..scene import Scene, sample_scene
-from .export import GENERATION_FILE
-from .measure import generate
+from .measure import generate, generation_settings
 from .settings import MEASURE_SEED
 
 Say = Callable[[Scene, np.random.Generator], str]
@@ -97,8 +96,7 @@ def main() -> None:
     args = parser.parse_args()
     pipeline = load_pipeline(args.model, device="cpu")
     pipeline.set_progress_bar_config(disable=True)
-    settings = json.loads((Path(str(pipeline.name_or_path)) / GENERATION_FILE).read_text())
-    settings.pop("fps")
+    settings = generation_settings(Path(str(pipeline.name_or_path)))
     results = {}
     table = Table("prompts", *_ALL, "right")
     for name in args.kind or KINDS:

@@ -6,7 +6,6 @@ python -m modelgrow.examples.shapes.training.follow_picture --model runs/slot/mo
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,8 @@ import torch
 from modelgrow.pipelines.export import Strip, write_sheet
 from modelgrow.pipelines.load import load_pipeline
 
-from .export import GENERATION_FILE
 from .follow import KINDS, SENTENCE, prompts_of
+from .measure import generation_settings
 from .settings import MEASURE_SEED
 
 SEED = 0
@@ -48,8 +47,7 @@ def main() -> None:
         "before": load_pipeline(None, device="cpu"),
         "with the slot": load_pipeline(args.model, device="cpu"),
     }
-    settings = json.loads((Path(str(models["before"].name_or_path)) / GENERATION_FILE).read_text())
-    settings.pop("fps")
+    settings = generation_settings(Path(str(models["before"].name_or_path)))
     strips = []
     for prompt in prompts():
         shown = prompt if len(prompt) <= WIDTH else f"{prompt[:WIDTH].rsplit(' ', 1)[0]} ..."

@@ -28,6 +28,13 @@ from .export import GENERATION_FILE
 from .settings import MEASURE_SEED
 
 
+def generation_settings(folder: Path) -> dict[str, Any]:
+    """A model's own settings for a call of its pipeline: all of its generation.json but the file's frame rate."""
+    settings: dict[str, Any] = json.loads((folder / GENERATION_FILE).read_text(encoding="utf-8"))
+    del settings["fps"]
+    return settings
+
+
 @dataclass(frozen=True, kw_only=True)
 class Tally:
     """How many prompts, and which share of the objects they ask for was read back right, 0 to 1.
