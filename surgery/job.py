@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from . import strict_json
 from .anatomy import Anatomy
 from .anatomy_files import anatomies
-from .apply import copy_files, work_of, write_component
+from .apply import ComponentFolder, carries, make_files, sources_of
 from .carried import carried_files, carrier
 from .checkpoint import Checkpoint
 from .checksums import write_checksums
-from .disk import check_room, make_folder, write_text
+from .disk import check_room, write_text
 from .errors import SourceError
 from .grown import stock_name
 from .index import edit_index, follow_slots, index_before, index_edits
@@ -27,7 +27,7 @@ from .source import PIPELINE_NAME, Source, choose
 from .span import Progress
 from .staging import staged
 from .watch import unchanged
-from .write import FileWork, Writer, carry
+from .write import Writer, carry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,6 +83,12 @@ class Job:
     def layouts(self) -> Mapping[str, tuple[OutputFile, ...]]:
         """Per component: the files of weights that will be written."""
         return {name: lay_out(plan, self.checkpoints[name]) for name, plan in self.plans.items()}
+
+    def folder(self, name: str, output: Path) -> ComponentFolder:
+        """A component's folder in the output."""
+        return ComponentFolder(
+            path=output / name, plan=self.plans[name], checkpoint=self.checkpoints[name], layout=self.layouts[name]
+        )
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -143,38 +149,33 @@ def execute(
 
     Raises:
         SourceError: Some of it is still on the Hub.
-        GrowError: See `apply` and `staged`.
+        GrowError: See `ComponentFolder.write` and `staged`.
     """
     if job.source.elsewhere:
         first = next(iter(job.source.elsewhere))
         raise SourceError(f"{job.source.name}: {first} is still on the Hub. Open it without headers_only")
-    carried = carried_files(job)
-    works = _works(job, carried, output)
-    inputs = [segment.source for file in works for segment in file.segments if segment.source is not None]
     writer = Writer(workers=workers, link=link, digests=checksum, progress=progress)
-    with staged(output, inputs=[job.source.path], overwrite=overwrite) as work, unchanged(inputs):
+    with staged(output, inputs=[job.source.path], overwrite=overwrite) as work:
+        carried = carries(carried_files(job), work)
+        folders = {name: job.folder(name, work) for name in job.plans}
+        works = [*carried, *(file for folder in folders.values() for file in folder.works)]
         check_room(output, room_for(works, work, link=link))
-        copy_files([(path, work / relative) for path, relative in carried], writer)
-        for name, plan in job.plans.items():
-            make_folder(work / name)
-            record = _record_of(job, name)
-            write_component(plan, job.checkpoints[name], record, work / name, job.layouts[name], writer)
-        if job.source.pipeline is not None and job.index_edits:
-            write_text(work / PIPELINE_NAME, strict_json.dump(edit_index(job.source.pipeline, job.index_edits)))
-        for name, text in job.texts.items():
-            if text:
-                write_text(work / name, text)
+        with unchanged(sources_of(works)):
+            make_files(carried, writer)
+            for name, folder in folders.items():
+                folder.write(_record_of(job, name), writer)
+        _write_texts(job, work)
         if checksum:
             write_checksums(work, writer.digests)
     return output
 
 
-def _works(job: Job, carried: Sequence[tuple[Path, Path]], output: Path) -> list[FileWork]:
-    works = [carry(path, output / relative) for path, relative in carried]
-    for name, layout in job.layouts.items():
-        tensors = job.checkpoints[name].tensors
-        works += [work_of(file, tensors, output / name / file.name) for file in layout]
-    return works
+def _write_texts(job: Job, work: Path) -> None:
+    if job.source.pipeline is not None and job.index_edits:
+        write_text(work / PIPELINE_NAME, strict_json.dump(edit_index(job.source.pipeline, job.index_edits)))
+    for name, text in job.texts.items():
+        if text:
+            write_text(work / name, text)
 
 
 def _record_of(job: Job, name: str) -> Record | None:

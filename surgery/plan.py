@@ -1,6 +1,6 @@
 """A plan: the whole output of an operation, written down before a byte moves.
 
-Operations make plans and nothing else; `apply` carries them out. `--dry-run` prints the object
+Operations make plans and nothing else; `job.execute` carries them out. `--dry-run` prints the object
 that would have run.
 """
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import strict_json
-from .apply import copy_files, work_of
+from .apply import carries, make_files, works_of
 from .checkpoint import open_checkpoint
 from .content import Copy
-from .disk import make_folder, write_text
+from .disk import write_text
 from .errors import CheckpointError, SourceError
 from .fingerprint import fingerprint_of
 from .index import LIBRARY, edit_index, follow_slots
@@ -183,7 +183,7 @@ def execute_apply(
         writer = Writer(progress=progress)
         weights = [tensor.file for tensors in application.sources.values() for tensor in tensors.values()]
         with unchanged([*weights, *(path for path, _ in others)]):
-            copy_files([(path, work / place) for path, place in others], writer)
+            make_files(carries(others, work), writer)
             for name, component in application.components.items():
                 _write(application, name, component, work / name, writer)
             if application.index is not None:
@@ -192,9 +192,7 @@ def execute_apply(
 
 
 def _write(application: Application, name: str, component: PackedComponent, folder: Path, writer: Writer) -> None:
-    make_folder(folder)
-    sources = application.sources[name]
-    writer.make([work_of(file, sources, folder / file.name) for file in application.files[name]])
+    make_files(works_of(application.files[name], application.sources[name], folder), writer)
     for file_name, text in component.texts.items():
         write_text(folder / file_name, text)
     if fingerprint_of(_open(folder, component)) != component.fingerprint:

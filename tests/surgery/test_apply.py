@@ -31,6 +31,7 @@ from modelgrow.surgery import (
 )
 from modelgrow.surgery.fingerprint import fingerprint_of
 from modelgrow.surgery.header import read_header
+from modelgrow.surgery.layout import OutputFile
 from modelgrow.surgery.move import Mover
 from modelgrow.surgery.readback import read_chunks
 
@@ -113,6 +114,20 @@ def test_the_official_library_reads_it(make_ltx: Maker, tmp_path: Path) -> None:
 def test_output_is_the_same_every_time(make_ltx: Maker, tmp_path: Path) -> None:
     base = make_ltx(shards=2)
     assert snapshot(execute(job_of(base), tmp_path / "a")) == snapshot(execute(job_of(base), tmp_path / "b"))
+
+
+def test_what_files_are_made_of_is_found_out_once(
+    make_ltx: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolve, names = OutputFile.segments, list[str]()
+
+    def counted(self: OutputFile, sources: Any) -> Any:
+        names.append(self.name)
+        return resolve(self, sources)
+
+    monkeypatch.setattr(OutputFile, "segments", counted)
+    grown = execute(job_of(make_ltx(shards=3)), tmp_path / "grown")
+    assert sorted(names) == sorted(path.name for path in grown.glob("*.safetensors"))
 
 
 def test_pipeline_in_pipeline_out(make_pipeline: Callable[[], Path], tmp_path: Path) -> None:
