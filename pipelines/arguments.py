@@ -65,7 +65,7 @@ def resolve(
         GenerateError: It can't be called with what was asked for, or not without what was not given.
     """
     parameters = parameters_of(pipeline)
-    _check_inputs(pipeline, parameters, options)
+    _check_inputs(pipeline, parameters, options, extra or {})
     chosen = {f.name: getattr(options, f.name) for f in fields(options) if f.name not in (*_INPUTS, "seed")}
     chosen = {name: value for name, value in chosen.items() if value is not None}
     for name, value in chosen.items():
@@ -138,7 +138,9 @@ def check(name: str, value: Any, where: str) -> None:
         raise GenerateError(f"{name} is {value!r} ({where}); it must be above 0 and at most 1")
 
 
-def _check_inputs(pipeline: DiffusionPipeline, parameters: Parameters, options: GenerateOptions) -> None:
+def _check_inputs(
+    pipeline: DiffusionPipeline, parameters: Parameters, options: GenerateOptions, extra: Mapping[str, Any]
+) -> None:
     """A prompt, a picture or a clip: what the pipeline takes of them, all that it needs, and nothing else."""
     name = type(pipeline).__name__
     counted = any(count in parameters for count in FRAME_COUNTS)
@@ -157,7 +159,7 @@ def _check_inputs(pipeline: DiffusionPipeline, parameters: Parameters, options: 
             other = next((name for name in ("image", "video", "prompt") if name in parameters), what)
             how = " (--first-frame-model makes one from the prompt)" if (what, other) == ("prompt", "image") else ""
             raise GenerateError(f"{name} takes no {what}; leave --{what} out and give --{other}{how}")
-    for what in needed:
+    for what in (name for name in needed if name not in extra):
         if what not in _INPUTS:
             raise GenerateError(f"{name} can't run without {what}, which 'grow generate' has no option for")
         if getattr(options, what) is None:

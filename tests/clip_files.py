@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -77,11 +78,20 @@ class Listed:
     fingerprint: str = "listed 1"
     broken: tuple[str, ...] = ()
 
+    @property
+    def found_controls(self) -> dict[str, int]:
+        return dict(Counter(name for clip in self.clips for name in clip.controls))
+
     def read(self, clip: Clip, *, num_frames: int, height: int, width: int) -> np.ndarray:
         if clip.key in self.broken:
             raise DataError(f"{clip.key}: is damaged in the middle")
         number = [other.key for other in self.clips].index(clip.key)
         return np.full((num_frames, height, width, 3), number, dtype=np.uint8)
+
+    def read_control(self, clip: Clip, name: str, *, num_frames: int, height: int, width: int) -> np.ndarray:
+        """As many levels brighter as its name stands in the clip's list, plus 100."""
+        frames = self.read(clip, num_frames=num_frames, height=height, width=width)
+        return frames + np.uint8(100 + clip.controls.index(name))
 
 
 def clip(key: str, *, num_frames: int = 9, height: int = 32, width: int = 32, long: str | None = None) -> Clip:

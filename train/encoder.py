@@ -11,7 +11,11 @@ import torch
 
 from modelgrow.surgery.fingerprint import fingerprint_of
 
+from .families.family import controls_of
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from modelgrow.surgery import Source
 
     from .families.family import Family
@@ -34,11 +38,23 @@ class PipelineEncoder:
         """`pixels` (B, 3, T, H, W) in [-1, 1] -> (B, C, F, h, w)."""
         return self.family.encode_video(self.pipeline, pixels.to(self.device)).float().cpu()
 
+    @property
+    def control_sizes(self) -> dict[str, tuple[int, int] | None]:
+        """Of the control clips that the model reads, by name: height and width in pixels, None for the clips' own."""
+        return {name: control.size for name, control in controls_of(self.family, self.pipeline).items()}
+
     @torch.no_grad()
-    def encode_conditions(self, pixels: torch.Tensor, frame_rates: list[float | None]) -> dict[str, torch.Tensor]:
-        """What the model reads of the clips themselves, by name; nothing in most families."""
+    def encode_conditions(
+        self, pixels: torch.Tensor, frame_rates: list[float | None], controls: Mapping[str, torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
+        """What the model reads of the clips themselves and of control clips, by name; nothing in most families."""
         own: Any = getattr(self.family, "encode_conditions", None)
-        found = own(self.pipeline, pixels.to(self.device), frame_rates) if own else {}
+        if own is None:
+            return {}
+        given = {name: control.to(self.device) for name, control in controls.items()}
+        # Families that read no control clips take no such argument.
+        extra = [given] if hasattr(self.family, "controls") else []
+        found = own(self.pipeline, pixels.to(self.device), frame_rates, *extra)
         return {name: value.cpu() for name, value in found.items()}
 
     @torch.no_grad()

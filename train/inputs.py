@@ -12,6 +12,7 @@ from .data.report import contact_sheet
 from .data.report import report as report_data
 from .data.short import ShortCaptions
 from .families import trait
+from .families.family import controls_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +31,7 @@ def make_cache(
     settings: Settings, accelerator: Accelerator, encoder: PipelineEncoder, model: Any, tell: Callable[[str], None]
 ) -> tuple[ClipSource, Cache, DataReport]:
     """Open the data, report on them, encode what is not encoded yet."""
-    clips = open_for(encoder.family, settings)
+    clips = open_for(encoder.family, encoder.pipeline, settings)
     temporal, spatial = compression(encoder.pipeline, model)
     chunk: Any = getattr(encoder.family, "length_factor", None)
     temporal = temporal if chunk is None else chunk(encoder.pipeline)
@@ -62,14 +63,16 @@ def make_cache(
     return clips, cache, data
 
 
-def open_for(family: Family, settings: Settings) -> ClipSource:
-    """The clips as this kind of model and these settings read them: without captions that nobody will."""
+def open_for(family: Family, pipeline: Any, settings: Settings) -> ClipSource:
+    """The clips as this kind of model and these settings read them: with the control clips that it reads, without
+    captions that nobody will."""
     clips = open_clips(
         settings.data,
         num_frames=settings.num_frames,
         height=settings.height,
         width=settings.width,
         captions=trait(family, "CAPTIONS"),
+        controls={name: control.required for name, control in controls_of(family, pipeline).items()},
     )
     return clips if settings.long_captions else ShortCaptions(clips)
 

@@ -11,7 +11,7 @@ from modelgrow.pipelines.arguments import parameters_of
 from modelgrow.pipelines.export import Strip, save_clip, write_sheet
 from modelgrow.pipelines.generate import GenerateOptions, generate
 
-from .preview_image import IMAGE_NAME, LAST_NAME, preview_images
+from .preview_image import IMAGE_NAME, LAST_NAME, preview_controls, preview_images
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,6 +31,7 @@ class Previews:
         self.run = run
         self.folder: Path = run.folder / "previews"
         self.images = preview_images(run)
+        self.controls = preview_controls(run)
         if self.images:
             self._write_image()
         prompts: tuple[str | None, ...] = run.settings.previews
@@ -64,16 +65,20 @@ class Previews:
 
     def _clip(self, prompt: str | None) -> Any:
         settings, parameters = self.run.settings, parameters_of(self.run.pipeline)
+        asked = self.controls or settings  # what control clips lie beside is as long and as large as they are
         # Some pipelines make clips of their picture's size, and can't be asked for another.
-        size = {name: getattr(settings, name) for name in ("height", "width") if name in parameters}
+        size = {name: getattr(asked, name) for name in ("height", "width") if name in parameters}
         options = GenerateOptions(
             prompt=prompt,
             image=str(self.folder / IMAGE_NAME) if self.images else None,
             seed=settings.seed,
-            num_frames=settings.num_frames,
+            num_frames=asked.num_frames,
             **size,
         )
-        extra = {LAST_NAME: self.images[1]} if len(self.images) > 1 else {}
+        extra: dict[str, Any] = {LAST_NAME: self.images[1]} if len(self.images) > 1 else {}
+        if self.controls is not None:
+            family: Any = self.run.family
+            extra |= family.preview_arguments(self.run.pipeline, self.controls.frames)
         with evaluating(self.run.model), self.run.autocast(), torch.random.fork_rng():
             return generate(self.run.pipeline, options, extra=extra)
 

@@ -1,7 +1,11 @@
-"""The picture that preview clips start from, where the model needs one: the user's, or a clip's own first frame."""
+"""What preview clips are made from besides prompts, where the model needs it.
+
+A picture, the user's or a clip's own first frame, and that clip's control clips.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +17,16 @@ from modelgrow.pipelines.inputs import read_image
 from modelgrow.surgery import TrainError
 
 from .batch import generator_of
+from .data.encode import read_controls
+from .families.family import controls_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
 
+    from .data.buckets import Bucket
+    from .data.clip import Clip
     from .settings import Settings
     from .setup import Run
 
@@ -50,6 +60,34 @@ def needs_last(pipeline: Any) -> bool:
     return both and LAST_NAME in parameters_of(pipeline)
 
 
+@dataclass(frozen=True, kw_only=True)
+class PreviewControls:
+    """A clip's control clips by name, `(T, H, W, 3)` uint8, and the size of the clip that is made from them."""
+
+    frames: Mapping[str, np.ndarray]
+    num_frames: int
+    height: int
+    width: int
+
+
+def preview_controls(run: Run) -> PreviewControls | None:
+    """Of the clip that `preview_images` takes its picture from; None where the model reads none, or the data have none.
+
+    Raises:
+        DataError: They can't be decoded.
+    """
+    clip, bucket = _chosen(run)
+    if not clip.controls:
+        return None
+    sizes = {name: control.size for name, control in controls_of(run.family, run.pipeline).items()}
+    return PreviewControls(
+        frames=read_controls(run.clips, clip, bucket, sizes),
+        num_frames=bucket.num_frames,
+        height=bucket.height,
+        width=bucket.width,
+    )
+
+
 def preview_images(run: Run) -> list[Image.Image]:
     """None, one, or the first and the last picture of a preview clip.
 
@@ -68,11 +106,16 @@ def preview_images(run: Run) -> list[Image.Image]:
 
 
 def _frames(run: Run) -> np.ndarray:
-    """A clip of the run's, (T, H, W, 3) uint8, at its bucket's size."""
+    """(T, H, W, 3) uint8, of a clip of the run's at its bucket's size."""
+    clip, bucket = _chosen(run)
+    return run.clips.read(clip, num_frames=bucket.num_frames, height=bucket.height, width=bucket.width)
+
+
+def _chosen(run: Run) -> tuple[Clip, Bucket]:
+    """The clip that previews are made from: one that is held out, if any is."""
     buckets = run.held_out or run.cache.buckets
     pairs = [(bucket, number) for bucket in buckets for number in bucket.clips]
     chosen = torch.randint(len(pairs), (1,), generator=generator_of(run.settings.seed, "preview image"))
     bucket, number = pairs[int(chosen)]
     key = run.cache.keys[number]
-    clip = next(clip for clip in run.clips.clips if clip.key == key)
-    return run.clips.read(clip, num_frames=bucket.num_frames, height=bucket.height, width=bucket.width)
+    return next(clip for clip in run.clips.clips if clip.key == key), bucket

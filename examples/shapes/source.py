@@ -48,6 +48,15 @@ class ShapesSource:
     """By key."""
     refused: tuple[Refused, ...] = ()
 
+    @property
+    def found_controls(self) -> Mapping[str, int]:
+        """None lies beside what is drawn."""
+        return {}
+
+    def read_control(self, clip: Clip, name: str, *, num_frames: int, height: int, width: int) -> np.ndarray:
+        """See `ClipSource.read_control`."""
+        raise DataError(f"{clip.key}: is drawn, and has no {name}")
+
     def read(self, clip: Clip, *, num_frames: int, height: int, width: int) -> np.ndarray:
         """See `ClipSource.read`. Drawn large enough to cover the size asked for, then cropped; nothing is resized."""
         if num_frames > clip.num_frames:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     import numpy as np
@@ -18,7 +19,8 @@ class Clip:
     `key`: unique in its source, and the same whenever it is opened. `caption`: runs of white space are
     one space; "" where the source was opened without captions. `num_frames`, `height`, `width`: as
     displayed, so a phone's upright clip is upright. `fps`: None if the file does not say. `path`: the
-    file it lies in; None for drawn clips.
+    file it lies in; None for drawn clips. `controls`: the names of its control clips that are read, sorted; the
+    clip counts as no longer than the shortest of them.
     """
 
     key: str
@@ -29,6 +31,7 @@ class Clip:
     width: int
     fps: float | None = None
     path: Path | None = None
+    controls: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +57,12 @@ class ClipSource(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over what identifies the clips: keys, captions, sizes and samples of the files' bytes."""
+        """SHA-256 over what identifies the clips: keys, captions, sizes and samples of the files' bytes,
+        and of the bytes of control clips that are read."""
+
+    @property
+    def found_controls(self) -> Mapping[str, int]:
+        """How many clips have a control clip of each name, refused ones too, read or not."""
 
     def read(self, clip: Clip, *, num_frames: int, height: int, width: int) -> np.ndarray:
         """The first `num_frames` frames, one after the other: the clip's own speed, from its start.
@@ -67,3 +75,6 @@ class ClipSource(Protocol):
         Raises:
             DataError: The clip is shorter, or can't be decoded that far.
         """
+
+    def read_control(self, clip: Clip, name: str, *, num_frames: int, height: int, width: int) -> np.ndarray:
+        """The clip's control clip of a name, one of `clip.controls`; otherwise as `read`."""

@@ -12,7 +12,7 @@ from modelgrow.surgery import DataError
 from .clip import Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import numpy as np
 
@@ -20,11 +20,17 @@ if TYPE_CHECKING:
     from .clip import Clip, ClipSource
 
 
+Size = tuple[int, int]
+"""Height and width in pixels."""
+
+
 class Encoder(Protocol):
     """A pipeline's VAE and text encoders. What it gives is kept as it is, in its dtype.
 
-    It may have `encode_conditions(pixels, frame_rates)` besides: what the model reads of the clips themselves, as text
-    states are, of which only those whose names end in "latents" depend on the clips' size.
+    It may have `encode_conditions(pixels, frame_rates, controls)` besides: what the model reads of the clips
+    themselves and of their control clips, as text states are, of which only those whose names end in "latents" depend
+    on the clips' size; and `control_sizes`, by name the height and width that control clips are read at, where that is
+    not the clips' own.
     """
 
     @property
@@ -59,24 +65,28 @@ def encode_clips(
     parts: list[dict[str, torch.Tensor]] = []
     keys: list[str] = []
     refused: list[Refused] = []
+    sizes: Mapping[str, Size | None] = getattr(encoder, "control_sizes", {})
     for start in range(0, len(clips), batch_size):
-        read = list(_read(source, clips[start : start + batch_size], bucket, refused))
+        read = list(_read(source, clips[start : start + batch_size], bucket, sizes, refused))
         if not read:
             continue
-        pixels = torch.stack([to_pixels(frames) for _, frames in read])
-        captions = [clip.caption for clip, _ in read]
-        rates = [clip.fps for clip, _ in read]
+        pixels = torch.stack([to_pixels(item.frames) for item in read])
+        controls = {
+            name: torch.stack([to_pixels(item.controls[name]) for item in read]) for name in read[0].clip.controls
+        }
+        captions = [item.clip.caption for item in read]
+        rates = [item.clip.fps for item in read]
         parts.append(
             {
                 "latents": encoder.encode_video(pixels),
                 **encode_text(encoder, captions, "text."),
-                **_encode_conditions(encoder, pixels, rates),
+                **_encode_conditions(encoder, pixels, rates, controls),
             }
         )
-        long = [clip.long_caption for clip, _ in read if clip.long_caption is not None]
+        long = [item.clip.long_caption for item in read if item.clip.long_caption is not None]
         if long:
             parts.append(encode_text(encoder, long, "long."))
-        keys += [clip.key for clip, _ in read]
+        keys += [item.clip.key for item in read]
     kept = set(keys)
     return Encoded(
         tensors=_cat(parts),
@@ -91,10 +101,12 @@ def encode_text(encoder: Encoder, captions: list[str], prefix: str) -> dict[str,
     return {prefix + name: states.contiguous() for name, states in encoder.encode_text(captions).items()}
 
 
-def _encode_conditions(encoder: Encoder, pixels: torch.Tensor, rates: list[float | None]) -> dict[str, torch.Tensor]:
+def _encode_conditions(
+    encoder: Encoder, pixels: torch.Tensor, rates: list[float | None], controls: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
     """What a model reads of the clips themselves, beside the text states, if it does."""
     own: Any = getattr(encoder, "encode_conditions", None)
-    return {f"text.{name}": value.contiguous() for name, value in own(pixels, rates).items()} if own else {}
+    return {f"text.{name}": value.contiguous() for name, value in own(pixels, rates, controls).items()} if own else {}
 
 
 def to_pixels(frames: np.ndarray) -> torch.Tensor:
@@ -102,16 +114,45 @@ def to_pixels(frames: np.ndarray) -> torch.Tensor:
     return torch.tensor(frames).permute(3, 0, 1, 2).float().div_(127.5).sub_(1.0)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Item:
+    """A clip, and pixels `(T, H, W, 3)` uint8 of it and of its control clips."""
+
+    clip: Clip
+    frames: np.ndarray
+    controls: Mapping[str, np.ndarray]
+
+
 def _read(
-    source: ClipSource, clips: Sequence[Clip], bucket: Bucket, refused: list[Refused]
-) -> Iterator[tuple[Clip, np.ndarray]]:
+    source: ClipSource,
+    clips: Sequence[Clip],
+    bucket: Bucket,
+    sizes: Mapping[str, Size | None],
+    refused: list[Refused],
+) -> Iterator[_Item]:
     for clip in clips:
         try:
             frames = source.read(clip, num_frames=bucket.num_frames, height=bucket.height, width=bucket.width)
+            controls = read_controls(source, clip, bucket, sizes)
         except DataError as error:
             refused.append(Refused(name=clip.key, reason=str(error).removeprefix(f"{clip.key}: ")))
             continue
-        yield clip, frames
+        yield _Item(clip=clip, frames=frames, controls=controls)
+
+
+def read_controls(
+    source: ClipSource, clip: Clip, bucket: Bucket, sizes: Mapping[str, Size | None]
+) -> dict[str, np.ndarray]:
+    """A clip's control clips by name, (T, H, W, 3) uint8, those in `sizes` at a size of their own.
+
+    Raises:
+        DataError: One can't be decoded.
+    """
+    controls = {}
+    for name in clip.controls:
+        height, width = sizes.get(name) or (bucket.height, bucket.width)
+        controls[name] = source.read_control(clip, name, num_frames=bucket.num_frames, height=height, width=width)
+    return controls
 
 
 def _cat(parts: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

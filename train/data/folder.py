@@ -1,4 +1,4 @@
-"""Folders: a list in it, or else every video and shard below it, captions in .txt files beside the videos."""
+"""Folders: a list in it, or else every video and shard below it, captions and control clips beside the videos."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from modelgrow.surgery import DataError
 
 from .clip import Refused
+from .controls import alone, name_of
 from .found import Found, Listing, decode, join, words
 from .lists import read_list
 from .media import Media
@@ -33,19 +34,43 @@ def read_folder(folder: Path) -> Listing:
         raise DataError(f"{folder}: has {names}; name the one to use, as {lists[0]}")
     if lists:
         return join([read_list(lists[0])])
-    return join(_look(path, path.relative_to(folder).as_posix()) for path in _files(folder))
+    files = list(_files(folder))
+    beside = _controls(files)
+    clips = [path for path in files if name_of(path.name) is None]
+    left = set(beside) - {path.with_suffix("") for path in clips}
+    refused = [alone(path.relative_to(folder).as_posix(), stem.name) for stem in left for path in beside[stem].values()]
+    return join(
+        [
+            *(_look(path, path.relative_to(folder).as_posix(), beside.get(path.with_suffix(""), {})) for path in clips),
+            Listing(refused=tuple(sorted(refused, key=lambda item: item.name))),
+        ]
+    )
 
 
-def _look(path: Path, key: str) -> Listing:
+def _controls(files: list[Path]) -> dict[Path, dict[str, Path]]:
+    """By the clip's path without its suffix, and by their own names."""
+    beside: dict[Path, dict[str, Path]] = {}
+    for path in files:
+        named = name_of(path.name)
+        if named is not None:
+            beside.setdefault(path.with_name(named[0]), {}).setdefault(named[1], path)
+    return beside
+
+
+def _look(path: Path, key: str, controls: dict[str, Path]) -> Listing:
     try:
         if path.suffix.lower() == SUFFIX:
             return read_shard(path, key)
-        media = Media(path=path, nbytes=path.stat().st_size)
-        return Listing(found=(Found(key=key, media=media, caption=_caption(path)),))
+        beside = {name: _media(control) for name, control in controls.items()}
+        return Listing(found=(Found(key=key, media=_media(path), caption=_caption(path), controls=beside),))
     except OSError as error:
         return Listing(refused=(Refused(name=key, reason=f"can't be read: {error.strerror}"),))
     except DataError as error:
         return Listing(refused=(Refused(name=key, reason=str(error)),))
+
+
+def _media(path: Path) -> Media:
+    return Media(path=path, nbytes=path.stat().st_size)
 
 
 def _caption(video: Path) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from modelgrow.surgery import DataError
@@ -21,12 +21,16 @@ LONG_COLUMNS = ("long_text", "long_caption", "long_prompt")
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """A video that somebody lists or that lies in a folder. `caption`: None if it has none."""
+    """A video that somebody lists or that lies in a folder.
+
+    `caption`: None if it has none. `controls`: its control clips by name, or why one that is named can't be had.
+    """
 
     key: str
     media: Media
     caption: str | None
     long_caption: str | None = None
+    controls: Mapping[str, Media | DataError] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +50,7 @@ def join(listings: Iterable[Listing]) -> Listing:
         refused += listing.refused
         for item in listing.found:
             times[item.key] = count = times.get(item.key, 0) + 1
-            key = item.key if count == 1 else f"{item.key}#{count}"
-            found.append(Found(key=key, media=item.media, caption=item.caption, long_caption=item.long_caption))
+            found.append(item if count == 1 else replace(item, key=f"{item.key}#{count}"))
     return Listing(found=tuple(found), refused=tuple(refused))
 
 

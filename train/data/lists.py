@@ -1,8 +1,9 @@
 """Lists of videos: JSON lines, CSV, and a JSON array; ours, Hugging Face's, ExVideo's and Open-Sora's.
 
-A row names a video (`file_name`, `path`, `video` or `file`) and says what it shows (`text`, `caption` or
-`prompt`; `long_text` or `long_caption`). Other columns, such as Open-Sora's num_frames, height, width and
-fps, are not needed: the file is asked. Relative paths begin at the list's folder.
+A row names a video (`file_name`, `path`, `video` or `file`), says what it shows (`text`, `caption` or
+`prompt`; `long_text` or `long_caption`), and names its control clips (`pose_video` and so on). Other columns,
+such as Open-Sora's num_frames, height, width and fps, are not needed: the file is asked. Relative paths begin
+at the list's folder.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from modelgrow.pipelines.controls import NAMES as CONTROLS
 from modelgrow.surgery import DataError
 
 from .clip import Refused
@@ -56,6 +58,16 @@ def _found(row: Any, folder: Path) -> Found:
     name = column(row, FILE_COLUMNS)
     if not isinstance(name, str):
         raise DataError(f"names no video: expected one of the columns {', '.join(FILE_COLUMNS)}")
+    return Found(
+        key=Path(name).as_posix(),
+        media=_media(name, folder),
+        caption=words(column(row, TEXT_COLUMNS)),
+        long_caption=words(column(row, LONG_COLUMNS)),
+        controls={name: _control(row[name], folder) for name in CONTROLS if row.get(name) not in (None, "")},
+    )
+
+
+def _media(name: str, folder: Path) -> Media:
     path = folder / name
     try:
         nbytes = path.stat().st_size if path.is_file() else None
@@ -63,12 +75,17 @@ def _found(row: Any, folder: Path) -> Found:
         raise DataError(f"{name!r:.200}: not a file's name: {error}") from error
     if nbytes is None:
         raise DataError(f"{name!r:.200}: there is no such file (relative paths begin at {folder})")
-    return Found(
-        key=Path(name).as_posix(),
-        media=Media(path=path, nbytes=nbytes),
-        caption=words(column(row, TEXT_COLUMNS)),
-        long_caption=words(column(row, LONG_COLUMNS)),
-    )
+    return Media(path=path, nbytes=nbytes)
+
+
+def _control(name: Any, folder: Path) -> Media | DataError:
+    """Or what is wrong with it: a fault of the clip only where its model reads this control clip."""
+    if not isinstance(name, str):
+        return DataError(f"is {type(name).__name__}, expected a file's name")
+    try:
+        return _media(name, folder)
+    except DataError as error:
+        return error
 
 
 def _json_lines(text: str, path: Path) -> Iterator[Row]:

@@ -17,7 +17,7 @@ from .shards import SUFFIX, read_shard
 from .worlds import WORLDS, world_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from .clip import ClipSource
 
@@ -31,6 +31,7 @@ def open_clips(
     height: int | None = None,
     width: int | None = None,
     captions: bool = True,
+    controls: Mapping[str, bool] | None = None,
     report: Callable[[int, int], None] | None = None,
 ) -> ClipSource:
     """Open a data set and look into every clip of it.
@@ -41,16 +42,24 @@ def open_clips(
             the small world with that many objects and clips; or a data set's Hub id.
         num_frames, height, width: The size of drawn clips; None is their world's own. Files have theirs.
         captions: Refuse clips without a caption. Models that read no text do without.
+        controls: The control clips that a model reads, by name, and whether it needs them: then clips without one
+            are refused. One that it doesn't need is read if any clip has it, and then clips without it are refused.
         report: Called with how many files were looked into, and how many there are.
 
     Raises:
         DataError: There is nothing of that name, or nothing in it can be used.
     """
     world = world_of(spec)
+    needed = [name for name, required in (controls or {}).items() if required]
+    if world is not None and needed:
+        raise DataError(
+            f"{spec}: drawn clips have no control clips, and this model reads {' and '.join(sorted(needed))} beside "
+            "each clip; train it on a folder or a list that has them"
+        )
     if world is not None:
         return world(spec, num_frames=num_frames, height=height, width=width)
     workers = min(_MAX_WORKERS, 2 * (os.cpu_count() or 1))
-    return probe_all(_list(spec), name=spec, captions=captions, workers=workers, report=report)
+    return probe_all(_list(spec), name=spec, captions=captions, controls=controls or {}, workers=workers, report=report)
 
 
 def _list(spec: str) -> Listing:

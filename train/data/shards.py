@@ -1,4 +1,5 @@
-"""WebDataset shards: .tar files whose members of one name belong together, `a.mp4` with `a.txt` or `a.json`.
+"""WebDataset shards: .tar files whose members of one name belong together, `a.mp4` with `a.txt` or `a.json`,
+and with control clips such as `a.pose_video.mp4`.
 
 Only the headers are read when a shard is opened; a video is decoded from its place in the archive.
 """
@@ -10,9 +11,11 @@ import tarfile
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from modelgrow.pipelines.controls import NAMES
 from modelgrow.surgery import DataError
 
 from .clip import Refused
+from .controls import alone
 from .found import LONG_COLUMNS, TEXT_COLUMNS, Found, Listing, column, decode, words
 from .media import Media
 from .video import SUFFIXES
@@ -47,18 +50,30 @@ def read_shard(path: Path, key: str) -> Listing:
     found: list[Found] = []
     for stem, members in samples.items():
         kind = next((kind for kind in SUFFIXES if kind in members), None)
+        controls = _controls(path, members)
         if kind is None:
+            refused += [alone(f"{key}/{stem}.{name}", PurePosixPath(stem).name) for name in controls]
             continue
-        name, video = f"{key}/{stem}{kind}", members[kind]
-        there = max(path.stat().st_size - video.offset_data, 0)
-        media = Media(path=path, offset=video.offset_data, nbytes=min(video.size, there))
+        name, media = f"{key}/{stem}{kind}", _media(path, members[kind])
         try:
             caption, long_caption = _captions(path, members)
         except DataError as error:
             refused.append(Refused(name=name, reason=str(error)))
             continue
-        found.append(Found(key=name, media=media, caption=caption, long_caption=long_caption))
+        found.append(Found(key=name, media=media, caption=caption, long_caption=long_caption, controls=controls))
     return Listing(found=tuple(found), refused=tuple(refused))
+
+
+def _media(path: Path, member: TarInfo) -> Media:
+    """Its bytes, as many of them as a shard that is cut off still holds."""
+    there = max(path.stat().st_size - member.offset_data, 0)
+    return Media(path=path, offset=member.offset_data, nbytes=min(member.size, there))
+
+
+def _controls(path: Path, members: dict[str, TarInfo]) -> dict[str, Media]:
+    """What lies beside a clip as `.pose_video.mp4`."""
+    kinds = {name: [f".{name}{kind}" for kind in SUFFIXES if f".{name}{kind}" in members] for name in NAMES}
+    return {name: _media(path, members[found[0]]) for name, found in kinds.items() if found}
 
 
 def _captions(path: Path, members: dict[str, TarInfo]) -> tuple[str | None, str | None]:

@@ -8,6 +8,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
 
     from .clip import Clip, ClipSource, Refused
@@ -35,5 +37,12 @@ class ShortCaptions:
     def fingerprint(self) -> str:
         return hashlib.sha256(f"short captions of {self.source.fingerprint}".encode()).hexdigest()
 
+    @property
+    def found_controls(self) -> Mapping[str, int]:
+        return self.source.found_controls
+
     def read(self, clip: Clip, *, num_frames: int, height: int, width: int) -> np.ndarray:
         return self.source.read(clip, num_frames=num_frames, height=height, width=width)
+
+    def read_control(self, clip: Clip, name: str, *, num_frames: int, height: int, width: int) -> np.ndarray:
+        return self.source.read_control(clip, name, num_frames=num_frames, height=height, width=width)

@@ -7,6 +7,7 @@ pixels, h, w in latents.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -16,6 +17,14 @@ Text = Mapping[str, "torch.Tensor"]
 """Text states by name; the first axis of each is B."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Control:
+    """A control clip that a model reads. `size`: height and width in pixels; None is the clip's own as trained on."""
+
+    required: bool
+    size: tuple[int, int] | None = None
+
+
 class Family(Protocol):
     """One file per family, each with these functions.
 
@@ -23,8 +32,11 @@ class Family(Protocol):
     its VAE takes k x factor frames, not 1 + k x factor; `length_factor(pipeline)`, that factor, where it is not how
     much the VAE shortens; `PACKED`, a side of what its pipeline packs into one token, where the model's config does
     not say; `objective(pipeline, settings)`, where the scheduler does not say enough;
-    `encode_conditions(pipeline, pixels, frame_rates)`, what its model reads of the clips themselves; `idle(name,
-    config)`, whether a parameter of a model of that config has no part in what `predict` answers, so that it can't be
+    `encode_conditions(pipeline, pixels, frame_rates)`, what its model reads of the clips themselves;
+    `controls(pipeline)`, the control clips that it reads beside them, `Control` by name: then `encode_conditions` has a
+    fourth argument, those that the data have, (B, 3, T, H, W) in [-1, 1] by name, and `preview_arguments(pipeline,
+    controls)` says what its pipeline is called with for such clips, (T, H, W, 3) uint8 by name; `idle(name, config)`,
+    whether a parameter of a model of that config has no part in what `predict` answers, so that it can't be
     trained; `BY_CLIP = True`, its `predict` calls its model once for each clip.
     """
 
@@ -43,3 +55,10 @@ class Family(Protocol):
 def trait(family: Family, name: str) -> bool:
     """What a family says of itself, `CAPTIONS` or `CAUSAL`; true where it says nothing."""
     return bool(getattr(family, name, True))
+
+
+def controls_of(family: Family, pipeline: Any) -> Mapping[str, Control]:
+    """The control clips that a model reads, by name; none in most families."""
+    own: Any = getattr(family, "controls", None)
+    found: Mapping[str, Control] = own(pipeline) if own else {}
+    return found
