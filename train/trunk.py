@@ -125,7 +125,7 @@ def _rows(outputs: list[Any], draws: int) -> dict[str, torch.Tensor]:
 
 
 class _Replay(nn.Module):
-    """Stands in for the trunk: answers with what it once said, to each call the rows that come next."""
+    """Stands in for a block: answers with what the trunk once said, to each call the rows that come next."""
 
     def __init__(self, streams: Streams) -> None:
         super().__init__()
@@ -154,13 +154,17 @@ def recorded(model: nn.Module, stack: str, depth: int) -> Iterator[list[Any]]:
 
 @contextmanager
 def replayed(model: nn.Module, stack: str, depth: int, streams: Streams) -> Iterator[None]:
-    """Inside, the trunk is not computed: one stand-in answers `streams`, and the new blocks follow it."""
+    """Inside, the trunk is not computed: stand-ins in the places of its blocks answer `streams`.
+
+    Each block keeps its number, by which some models choose what they do behind it (Wan VACE's hints, Wan Animate's
+    faces); what they do behind a stand-in is lost in the next one's answer.
+    """
     parent, _, name = stack.rpartition(".")
     owner = model.get_submodule(parent) if parent else model
     blocks = list(model.get_submodule(stack).children())
     before = getattr(owner, name)
-    stand_in = _Replay(streams)
-    setattr(owner, name, nn.ModuleList([stand_in, *blocks[depth:]]))
+    stand_ins = [_Replay(streams) for _ in range(depth)]
+    setattr(owner, name, nn.ModuleList([*stand_ins, *blocks[depth:]]))
     try:
         yield
     finally:
