@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from modelgrow.surgery import GenerateError, strict_json
 from modelgrow.surgery.selection import GENERATION_NAME
 
+from .controls import NAMES as CONTROL_CLIPS
 from .inputs import as_pictures, fit, read_image, read_video
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ SET_HERE = {
     "image",
     "last_image",
     "video",
+    "mask",
+    "controls",
+    *CONTROL_CLIPS,
     "generator",
     "latents",
     "output_type",
