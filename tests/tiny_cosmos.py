@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import diffusers
+import pytest
 import torch
 from architectures import row_of
-from diffusers import EDMEulerScheduler, FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
+from diffusers import (
+    CosmosControlNetModel,
+    EDMEulerScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    UniPCMultistepScheduler,
+)
+from diffusers.models.controlnets import controlnet_cosmos
+from diffusers.models.transformers import transformer_cosmos
 from models import build, noisy
 from tiny_easyanimate import TEMPLATE
 from tiny_llms import byte_tokenizer
 from tiny_pipelines import t5, tokenizer
+from torch.nn.functional import interpolate
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+from modelgrow.train import families
 
 OPTIONS: dict[str, Any] = {"height": 32, "width": 32, "guidance_scale": 1.0}
 FRAMES = {"text2world": 9, "video2world": 17, "text2image": 1, "video2world-2": 9, "predict-2.5": 9}
@@ -53,6 +65,20 @@ QWEN: dict[str, Any] = {
     "vision_config": {"depth": 1, "hidden_size": 8, "num_heads": 1, "out_hidden_size": 8, "intermediate_size": 8},
 }
 """Its states are 2 layers of 8, beside each other."""
+TRANSFER: dict[str, Any] = {
+    **row_of("cosmos2.5-transfer").tiny,
+    "in_channels": 5,
+    "concat_padding_mask": True,
+    "max_size": (16, 32, 32),
+    "use_crossattn_projection": True,
+    "crossattn_proj_in_channels": 16,
+    "encoder_hidden_states_channels": 16,
+}
+SHARED = (
+    *("num_attention_heads", "attention_head_dim", "mlp_ratio", "text_embed_dim", "adaln_lora_dim", "max_size"),
+    *("extra_pos_embed_type", "crossattn_proj_in_channels", "encoder_hidden_states_channels"),
+)
+"""What a ControlNet's config has of its transformer's."""
 
 
 class Trusting(torch.nn.Module):
@@ -112,6 +138,48 @@ def cosmos2_5() -> Any:
         in_channels=5,
         crossattn_proj_in_channels=16,
     )
+
+
+def cosmos_transfer(*, blocks: int = 2, **transformer: Any) -> Any:
+    """Transfer 2.5, with a ControlNet of that many blocks. It runs where `with_torchvision` was called."""
+    base = cosmos2_5()
+    model = {**TRANSFER, **transformer}
+    made: Any = diffusers.Cosmos2_5_TransferPipeline(
+        tokenizer=base.tokenizer,
+        text_encoder=base.text_encoder,
+        vae=base.vae,
+        transformer=build("CosmosTransformer3DModel", model),
+        controlnet=controlnet(model, blocks),
+        scheduler=base.scheduler,
+        safety_checker=Trusting(),
+    )
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+def controlnet(model: dict[str, Any], blocks: int) -> Any:
+    """For a transformer of that config. As in the published ones, more channels go in than a control clip has."""
+    made = CosmosControlNetModel(
+        n_controlnet_blocks=blocks,
+        in_channels=9,
+        latent_channels=model["in_channels"] + 1,
+        model_channels=model["num_attention_heads"] * model["attention_head_dim"],
+        img_context_dim_out=model["img_context_dim_out"],
+        img_context_dim_in=model["img_context_dim_in"],
+        use_crossattn_projection=True,
+        **{name: model[name] for name in SHARED},
+    )
+    return noisy(made, 3)
+
+
+def with_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether or not it is installed: of torchvision one function is needed."""
+    resize = SimpleNamespace(resize=lambda mask, size, interpolation: interpolate(mask, size))
+    stand_in = SimpleNamespace(functional=resize, InterpolationMode=SimpleNamespace(NEAREST="nearest"))
+    for module in (transformer_cosmos, controlnet_cosmos):
+        monkeypatch.setattr(module, "transforms", stand_in, raising=False)
+    for family in (families.cosmos, families.cosmos_transfer):
+        monkeypatch.setattr(family, "is_torchvision_available", lambda: True)
 
 
 def tiny_cosmos(kind: str, **transformer: Any) -> Any:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import diffusers
 import pytest
 import torch
-from diffusers.models.transformers import transformer_cosmos
-from tiny_cosmos import FRAMES, OPTIONS, Trusting, tiny_cosmos
+from tiny_cosmos import FRAMES, OPTIONS, Trusting, tiny_cosmos, with_torchvision
 from tiny_runs import bytes_of, settings
 
 from modelgrow.surgery import ExpandOptions, TrainError, execute, open_checkpoint, open_source, plan_expand, prepare
@@ -90,9 +88,7 @@ def test_predict_is_the_pipelines_call(case: tuple[str, Any]) -> None:
 
 def test_the_padding_mask_is_the_pipelines(monkeypatch: pytest.MonkeyPatch) -> None:
     """With or without torchvision, of which one function is needed."""
-    resize = SimpleNamespace(resize=lambda mask, size, interpolation: torch.nn.functional.interpolate(mask, size))
-    stand_in = SimpleNamespace(functional=resize, InterpolationMode=SimpleNamespace(NEAREST="nearest"))
-    monkeypatch.setattr(transformer_cosmos, "transforms", stand_in, raising=False)
+    with_torchvision(monkeypatch)
     pipeline = tiny_cosmos("text2image", concat_padding_mask=True)
     noisy, timesteps, expected = recorded("text2image", pipeline)
     with torch.no_grad():
@@ -229,9 +225,6 @@ def test_what_cannot_be_trained_says_so(monkeypatch: pytest.MonkeyPatch) -> None
         cosmos.objective(pipeline, DEFAULTS)
     with pytest.raises(TrainError, match="clips of 3 frames came in: set num_frames to 1"):
         cosmos.predict(pipeline, pipeline.transformer, torch.zeros(1, 4, 3, 4, 4), torch.zeros(1), {})
-    pipeline.controlnet = pipeline.transformer
-    with pytest.raises(TrainError, match="Cosmos Transfer reads what a ControlNet makes of control clips"):
-        cosmos.objective(pipeline, DEFAULTS)
     pipeline = tiny_cosmos("text2world")
     with pytest.raises(TrainError, match=r"clips of 25 frames: .* are for 17 at most"), torch.no_grad():
         cosmos.encode_video(pipeline, torch.zeros(1, 3, 25, 32, 32))

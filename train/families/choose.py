@@ -12,7 +12,17 @@ from typing import Any, NoReturn
 from modelgrow.surgery import TrainError
 from modelgrow.surgery.grown import stock_name
 
-from . import cogvideox, cogvideox_image, hunyuan_image, hunyuan_video, wan, wan_first_frame, wan_image
+from . import (
+    cogvideox,
+    cogvideox_image,
+    cosmos,
+    cosmos_transfer,
+    hunyuan_image,
+    hunyuan_video,
+    wan,
+    wan_first_frame,
+    wan_image,
+)
 
 Said = Mapping[str, Any]
 IMAGE_TO_VIDEO = "ImageToVideo"
@@ -71,9 +81,14 @@ def _hunyuan_video(config: Said, index: Said) -> Any:
     _refuse(index, read, f"{made} with HunyuanVideoPipeline, and {2 * made} with HunyuanSkyreelsImageToVideoPipeline")
 
 
+def _cosmos(_config: Said, index: Said) -> Any:
+    return cosmos_transfer if _pipeline(index) == "Cosmos2_5_TransferPipeline" else cosmos
+
+
 CHOICES: Mapping[str, Callable[[Said, Said], Any]] = {
     "WanTransformer3DModel": _wan,
     "CogVideoXTransformer3DModel": _cogvideox,
+    "CosmosTransformer3DModel": _cosmos,
     "HunyuanVideoTransformer3DModel": _hunyuan_video,
 }
 REFUSED: Mapping[str, str] = {"WanAnimateTransformer3DModel": ANIMATE}

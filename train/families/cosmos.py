@@ -90,10 +90,10 @@ def predict(pipeline: Any, model: Any, noisy: torch.Tensor, timesteps: torch.Ten
     if rate is None and not _reads_mask(pipeline):
         picture_of(noisy)
     height, width = (side * pipeline.vae_scale_factor_spatial for side in noisy.shape[-2:])
-    told, mask = _told(pipeline, noisy, timesteps)
+    seen, mask = told(pipeline, noisy, timesteps)
     output: torch.Tensor = model(
         hidden_states=noisy,
-        timestep=told,
+        timestep=seen,
         encoder_hidden_states=text["states"],
         fps=rate and rate.default,
         condition_mask=mask,
@@ -103,23 +103,18 @@ def predict(pipeline: Any, model: Any, noisy: torch.Tensor, timesteps: torch.Ten
     return output
 
 
-def _told(pipeline: Any, noisy: torch.Tensor, timesteps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+def told(pipeline: Any, noisy: torch.Tensor, timesteps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
     """What the model is told of the noise, (B,) or (B, 1, F, 1, 1), and which frames are given, (B, 1, F, h, w)."""
     unit = 1 if _is_edm(pipeline) else NUM_TRAIN_TIMESTEPS
     if timesteps.ndim == 1:
         return timesteps / unit, None
-    told, given = (part[:, None, :, None, None] for part in (timesteps / unit).unbind(1))
+    levels, given = (part[:, None, :, None, None] for part in (timesteps / unit).unbind(1))
     mask = (given > 0).to(noisy.dtype).expand(-1, -1, -1, *noisy.shape[-2:])
     # Cosmos 1 is told one level for all frames; the last is never given.
-    return told[:, 0, -1, 0, 0] if _is_edm(pipeline) else told, mask
+    return levels[:, 0, -1, 0, 0] if _is_edm(pipeline) else levels, mask
 
 
 def _check(pipeline: Any) -> None:
-    if getattr(pipeline, "controlnet", None) is not None:
-        raise TrainError(
-            "Cosmos Transfer reads what a ControlNet makes of control clips, and data sets here have none; "
-            "its transformer can grow, but not be trained here"
-        )
     if pipeline.transformer.config.concat_padding_mask and not is_torchvision_available():
         raise TrainError("diffusers resizes Cosmos' padding mask with torchvision, which is missing: install it")
 
