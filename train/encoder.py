@@ -11,7 +11,7 @@ import torch
 
 from modelgrow.surgery.fingerprint import fingerprint_of
 
-from .families.family import controls_of
+from .families.family import captions_beside, controls_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,6 +56,12 @@ class PipelineEncoder:
         extra = [given] if hasattr(self.family, "controls") else []
         found = own(self.pipeline, pixels.to(self.device), frame_rates, *extra)
         return {name: value.cpu() for name, value in found.items()}
+
+    @torch.no_grad()
+    def encode_captions(self, captions: list[str], pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Text states of clips' captions, by name. `pixels` (B, 3, T, H, W) in [-1, 1]: most families do not look."""
+        states = captions_beside(self.family, self.pipeline, captions, pixels)
+        return {name: state.cpu() for name, state in states.items()}
 
     @torch.no_grad()
     def encode_text(self, captions: list[str]) -> dict[str, torch.Tensor]:

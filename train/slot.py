@@ -15,6 +15,7 @@ from modelgrow.pipelines.grown.pipeline import GrownPipeline
 from modelgrow.pipelines.text.reader import MAX_LENGTH
 
 from .families.clips import clip_by_clip
+from .families.family import captions_beside
 
 if TYPE_CHECKING:
     from .families.family import Family, Text
@@ -34,9 +35,12 @@ class SlotFamily:
         return getattr(self.family, name)  # what a family says of itself, see `trait`
 
     def encode_text(self, pipeline: Any, captions: list[str]) -> dict[str, torch.Tensor]:
-        """The family's own, and the language model's, padded to the slot's length."""
-        read = pipeline.encode_llm(captions).padded(int(pipeline.reading.slot.get("max_length") or MAX_LENGTH))
-        return {**self.family.encode_text(pipeline, captions), STATES: read.states, MASK: read.mask}
+        """The family's own, and the language model's."""
+        return {**self.family.encode_text(pipeline, captions), **_llm_states(pipeline, captions)}
+
+    def encode_captions(self, pipeline: Any, captions: list[str], pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The same, of captions that have clips."""
+        return {**captions_beside(self.family, pipeline, captions, pixels), **_llm_states(pipeline, captions)}
 
     def encode_video(self, pipeline: Any, pixels: torch.Tensor) -> torch.Tensor:
         return self.family.encode_video(pipeline, pixels)
@@ -49,6 +53,12 @@ class SlotFamily:
         read = partial(model, llm_hidden_states=text[STATES], llm_attention_mask=text[MASK])
         own = {name: value for name, value in text.items() if not name.startswith(PREFIX)}
         return self.family.predict(pipeline, read, noisy, timesteps, own)
+
+
+def _llm_states(pipeline: Any, captions: list[str]) -> dict[str, torch.Tensor]:
+    """Padded to the slot's length."""
+    read = pipeline.encode_llm(captions).padded(int(pipeline.reading.slot.get("max_length") or MAX_LENGTH))
+    return {STATES: read.states, MASK: read.mask}
 
 
 def with_slot(family: Family, pipeline: Any) -> Family:

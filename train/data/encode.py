@@ -29,8 +29,9 @@ class Encoder(Protocol):
 
     It may have `encode_conditions(pixels, frame_rates, controls)` besides: what the model reads of the clips
     themselves and of their control clips, as text states are, of which only those whose names end in "latents" depend
-    on the clips' size; and `control_sizes`, by name the height and width that control clips are read at, where that is
-    not the clips' own.
+    on the clips' size; `control_sizes`, by name the height and width that control clips are read at, where that is
+    not the clips' own; and `encode_captions(captions, pixels)`, which reads captions with their clips, in the place of
+    `encode_text`.
     """
 
     @property
@@ -79,13 +80,13 @@ def encode_clips(
         parts.append(
             {
                 "latents": encoder.encode_video(pixels),
-                **encode_text(encoder, captions, "text."),
+                **_encode_captions(encoder, captions, pixels, "text."),
                 **_encode_conditions(encoder, pixels, rates, controls),
             }
         )
-        long = [item.clip.long_caption for item in read if item.clip.long_caption is not None]
+        long = {place: text for place, item in enumerate(read) if (text := item.clip.long_caption) is not None}
         if long:
-            parts.append(encode_text(encoder, long, "long."))
+            parts.append(_encode_captions(encoder, list(long.values()), pixels[list(long)], "long."))
         keys += [item.clip.key for item in read]
     kept = set(keys)
     return Encoded(
@@ -99,6 +100,16 @@ def encode_clips(
 def encode_text(encoder: Encoder, captions: list[str], prefix: str) -> dict[str, torch.Tensor]:
     """Text states, with `prefix` before their names."""
     return {prefix + name: states.contiguous() for name, states in encoder.encode_text(captions).items()}
+
+
+def _encode_captions(
+    encoder: Encoder, captions: list[str], pixels: torch.Tensor, prefix: str
+) -> dict[str, torch.Tensor]:
+    """Text states of captions, read with their clips by an encoder that does so."""
+    own: Any = getattr(encoder, "encode_captions", None)
+    if own is None:
+        return encode_text(encoder, captions, prefix)
+    return {prefix + name: states.contiguous() for name, states in own(captions, pixels).items()}
 
 
 def _encode_conditions(

@@ -33,6 +33,8 @@ class Family(Protocol):
     much the VAE shortens; `PACKED`, a side of what its pipeline packs into one token, where the model's config does
     not say; `objective(pipeline, settings)`, where the scheduler does not say enough;
     `encode_conditions(pipeline, pixels, frame_rates)`, what its model reads of the clips themselves;
+    `encode_captions(pipeline, captions, pixels)`, what it reads of their captions, where its text encoder looks at the
+    clips too: `encode_text` then makes what is read without one, where a caption is dropped;
     `controls(pipeline)`, the control clips that it reads beside them, `Control` by name: then `encode_conditions` has a
     fourth argument, those that the data have, (B, 3, T, H, W) in [-1, 1] by name, and `preview_arguments(pipeline,
     controls)` says what its pipeline is called with for such clips, (T, H, W, 3) uint8 by name; `idle(name, config)`,
@@ -50,6 +52,18 @@ class Family(Protocol):
         self, pipeline: Any, model: Any, noisy: torch.Tensor, timesteps: torch.Tensor, text: Text
     ) -> torch.Tensor:
         """One call of the model, wrapped or not: (B, C, F, h, w) in, the same out."""
+
+
+def captions_beside(
+    family: Family, pipeline: Any, captions: list[str], pixels: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """What the model reads of captions that have clips, `pixels` (B, 3, T, H, W) in [-1, 1], on the CPU.
+
+    Only a family that has `encode_captions` looks at the clips.
+    """
+    own: Any = getattr(family, "encode_captions", None)
+    states: dict[str, torch.Tensor] = own(pipeline, captions, pixels) if own else family.encode_text(pipeline, captions)
+    return states
 
 
 def trait(family: Family, name: str) -> bool:

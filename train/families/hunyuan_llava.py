@@ -13,7 +13,6 @@ Shape letters: B samples, C channels, T frames in pixels, F latent frames, h, w 
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,8 +21,8 @@ from torch.nn.functional import pad
 
 from modelgrow.surgery import TrainError
 
-from ..objectives import RectifiedFlow, objective_of
-from ..objectives.first_frame_flow import FirstFrameFlow
+from ..objectives import objective_of
+from ..objectives.first_frame_flow import first_frame_flow
 from . import hunyuan_video
 from .hunyuan_video import encode_video
 
@@ -50,12 +49,9 @@ def objective(pipeline: Any, settings: Settings) -> Objective:
         raise TrainError(
             f"first_frame is {settings.first_frame}, but this model reads a picture in every sample; leave it out"
         )
-    flow = objective_of(pipeline.scheduler, sampling=settings.timestep_sampling, shift=settings.shift)
-    if _condition(pipeline) == "latent_concat":
-        return flow
-    if not isinstance(flow, RectifiedFlow):
-        raise TrainError(f"{type(pipeline.scheduler).__name__}: a given first frame needs rectified flow")
-    return FirstFrameFlow(**asdict(flow), share=1.0)
+    if _condition(pipeline) == "token_replace":
+        return first_frame_flow(pipeline, settings)
+    return objective_of(pipeline.scheduler, sampling=settings.timestep_sampling, shift=settings.shift)
 
 
 def encode_captions(pipeline: Any, captions: list[str], pixels: torch.Tensor) -> dict[str, torch.Tensor]:
