@@ -39,7 +39,8 @@ class Family(Protocol):
     fourth argument, those that the data have, (B, 3, T, H, W) in [-1, 1] by name, and `preview_arguments(pipeline,
     controls)` says what its pipeline is called with for such clips, (T, H, W, 3) uint8 by name; `idle(name, config)`,
     whether a parameter of a model of that config has no part in what `predict` answers, so that it can't be
-    trained; `BY_CLIP = True`, its `predict` calls its model once for each clip.
+    trained; `BY_CLIP = True`, its `predict` calls its model once for each clip; `CALLED`, the names of the pipeline's
+    components that `predict` calls besides the model.
     """
 
     def encode_text(self, pipeline: Any, captions: list[str]) -> dict[str, torch.Tensor]:
