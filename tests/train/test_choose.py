@@ -14,6 +14,7 @@ from modelgrow.train.families import (
     cogvideox_image,
     family_of,
     hunyuan_image,
+    hunyuan_llava,
     hunyuan_video,
     wan,
     wan_first_frame,
@@ -53,6 +54,13 @@ WAN, COGVIDEOX, HUNYUAN = "WanTransformer3DModel", "CogVideoXTransformer3DModel"
 )
 def test_published_models(class_name: str, model: str, index: dict[str, Any], family: ModuleType) -> None:
     assert family_of(class_name, PUBLISHED[model], index) is family
+
+
+@pytest.mark.parametrize("model", ["HunyuanVideo-I2V", "HunyuanVideo-I2V-33ch"])
+def test_hunyuan_video_from_a_picture(model: str) -> None:
+    for name in ("HunyuanVideoImageToVideoPipeline", "GrownHunyuanVideoImageToVideoPipeline"):
+        config = {"out_channels": 16, **PUBLISHED[f"hunyuanvideo-community/{model}"]}
+        assert family_of(HUNYUAN, config, {"_class_name": name}) is hunyuan_llava
 
 
 def test_skyreels() -> None:
@@ -108,8 +116,20 @@ def test_without_a_config_it_is_text_to_video() -> None:
         (
             HUNYUAN,
             PUBLISHED["hunyuanvideo-community/HunyuanVideo-I2V"],
+            {"_class_name": "HunyuanVideoPipeline"},
+            "image_condition_type is token_replace, but model_index.json says HunyuanVideoPipeline",
+        ),
+        (
+            HUNYUAN,
+            PUBLISHED["hunyuanvideo-community/HunyuanVideo"],
             {"_class_name": "HunyuanVideoImageToVideoPipeline"},
-            "its language model reads picture and prompt together",
+            "image_condition_type is None, but model_index.json says HunyuanVideoImageToVideoPipeline",
+        ),
+        (
+            HUNYUAN,
+            {"in_channels": 32, "out_channels": 16, "image_condition_type": "latent_concat"},
+            {"_class_name": "HunyuanVideoImageToVideoPipeline"},
+            "reads 32 channels, .* reads 16 with token_replace, and 33 with latent_concat",
         ),
         ("WanAnimateTransformer3DModel", {}, {"_class_name": "WanAnimatePipeline"}, "a pose clip and a face clip"),
     ],

@@ -18,6 +18,7 @@ from . import (
     cosmos,
     cosmos_transfer,
     hunyuan_image,
+    hunyuan_llava,
     hunyuan_video,
     wan,
     wan_first_frame,
@@ -27,10 +28,8 @@ from . import (
 Said = Mapping[str, Any]
 IMAGE_TO_VIDEO = "ImageToVideo"
 """In the names of diffusers' pipelines that start from a picture."""
-HUNYUAN_LLAVA = (
-    "HunyuanVideo image to video can't be trained here: its language model reads picture and prompt together, and "
-    "captions are encoded here without their clips. HunyuanVideoPipeline and HunyuanSkyreelsImageToVideoPipeline can"
-)
+HUNYUAN_LLAVA = "HunyuanVideoImageToVideoPipeline"
+"""Whose language model reads the picture too."""
 ANIMATE = (
     "WanAnimateTransformer3DModel can grow, but not be trained here: it reads a pose clip and a face clip of every "
     "clip, made by detectors that are not part of its pipeline"
@@ -71,8 +70,9 @@ def _cogvideox(config: Said, index: Said) -> Any:
 
 def _hunyuan_video(config: Said, index: Said) -> Any:
     read, made = _channels(config)
-    if config.get("image_condition_type") is not None or _pipeline(index) == "HunyuanVideoImageToVideoPipeline":
-        raise TrainError(HUNYUAN_LLAVA)
+    condition = config.get("image_condition_type")
+    if condition is not None or _pipeline(index) == HUNYUAN_LLAVA:
+        return _hunyuan_llava(condition, read, made, index)
     from_picture = IMAGE_TO_VIDEO in _pipeline(index)
     if read == made and not from_picture:
         return hunyuan_video
@@ -83,6 +83,17 @@ def _hunyuan_video(config: Said, index: Said) -> Any:
 
 def _cosmos(_config: Said, index: Said) -> Any:
     return cosmos_transfer if _pipeline(index) == "Cosmos2_5_TransferPipeline" else cosmos
+
+
+def _hunyuan_llava(condition: Any, read: int, made: int, index: Said) -> Any:
+    if condition is None or _pipeline(index) != HUNYUAN_LLAVA:
+        raise TrainError(
+            f"the transformer's image_condition_type is {condition}, but model_index.json says {_pipeline(index)}; "
+            f"{HUNYUAN_LLAVA} goes with latent_concat and token_replace, and no other pipeline does"
+        )
+    if read != {"latent_concat": 2 * made + 1, "token_replace": made}.get(condition):
+        _refuse(index, read, f"{made} with token_replace, and {2 * made + 1} with latent_concat")
+    return hunyuan_llava
 
 
 CHOICES: Mapping[str, Callable[[Said, Said], Any]] = {
