@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from . import strict_json
-from .disguise import CONVERT, PICKLE_SUFFIXES
+from .disguise import CONVERT, OTHER_WEIGHTS, PICKLE_SUFFIXES
 from .errors import CheckpointError, SourceError
 from .files import HERE, Files
 from .published import published_class
@@ -29,6 +29,7 @@ CONFIG_NAME = "config.json"
 STEMS = ("diffusion_pytorch_model", "model")
 """Names that diffusers and transformers give to weights, before the variant and the suffix."""
 
+_SHARD = re.compile(r".*-[0-9]+-of-0*([0-9]+)\.safetensors", re.ASCII | re.DOTALL)
 _VARIANT = re.compile(r"[\w-]+(\.[\w-]+)*", re.ASCII)
 
 
@@ -143,7 +144,18 @@ def _check_suffix(path: Path) -> Path:
         raise SourceError(f"{path}: {CONVERT}")
     if path.name.endswith(".json") and not _is_weights(path.name):
         raise SourceError(f"{path}: a JSON file, not weights. Name its folder, or the .safetensors file in it")
+    _refuse_lone_shard(path)
     return path
+
+
+def _refuse_lone_shard(path: Path) -> None:
+    """One of several files, without the index that lists the others, is a part of a model and looks like all of it."""
+    part = _SHARD.fullmatch(path.name)
+    if part is not None and part[1] != "1":
+        raise SourceError(
+            f"{path}: one of {part[1]:.20} shards. Name their folder, which must hold all of them and their index "
+            f"(a file that ends in {INDEX_SUFFIX})"
+        )
 
 
 def find_weights(folder: Path, variant: str | None, files: Files = HERE) -> Path:
@@ -164,13 +176,17 @@ def find_weights(folder: Path, variant: str | None, files: Files = HERE) -> Path
             if name in names:
                 return folder / name
     others = [name for name in names if name.endswith(".safetensors")]
+    for name in others:
+        _refuse_lone_shard(folder / name)
     if len(others) == 1 and not variant:
         return folder / others[0]
     if others:
         raise SourceError(
             f"{folder}: can't tell which of its files to open ({', '.join(others[:5])}). Name one, or use --variant"
         )
-    pickles = [name for name in names if name.endswith(PICKLE_SUFFIXES)]
-    if pickles:
-        raise SourceError(f"{folder}: only {pickles[0]}: {CONVERT}")
+    foreign = [name for name in names if name.lower().endswith(OTHER_WEIGHTS)]
+    if foreign:
+        is_pickle = foreign[0].lower().endswith(PICKLE_SUFFIXES)
+        what = CONVERT if is_pickle else "not a format that is opened here. Take the model's safetensors files"
+        raise SourceError(f"{folder}: only {foreign[0]}: {what}")
     raise SourceError(f"{folder}: no .safetensors file found")

@@ -3,7 +3,8 @@
 The format: 8 bytes of header length (little-endian), a JSON object, then the tensors' bytes with
 no holes and no overlaps (https://github.com/huggingface/safetensors#format). What the official
 library rejects is rejected here, and a few things more that it lets through: duplicate keys, a
-header that does not start with "{", names that are empty or can't be written back as UTF-8.
+header that does not start with "{", names that are empty or can't be written back as UTF-8. Fields of
+an entry that the format does not have are read over, as there.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from .disguise import looks_like
 from .errors import CheckpointError
 from .regular import open_regular, read_at
 from .scan import Scanner
+from .strict_json import check_value
 from .tensor import Tensor, num_bytes
 
 if TYPE_CHECKING:
@@ -156,8 +158,10 @@ def _tensor(name: str, entry: Any, path: Path, data_start: int, size: int) -> Te
     where = f"{path}: tensor {name!r:.200}"
     if not name:
         raise CheckpointError(f"{path}: a tensor has the empty name; no model can load it")
-    if not isinstance(entry, dict) or set(entry) != _FIELDS:
+    if not isinstance(entry, dict) or not entry.keys() >= _FIELDS:
         raise CheckpointError(f"{where}: expected an object with dtype, shape and data_offsets, found {entry!r:.100}")
+    if len(entry) > len(_FIELDS):
+        _check_fields(entry, where)
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str):
         raise CheckpointError(f"{where}: dtype is {dtype!r:.60}, not a string")
@@ -176,6 +180,16 @@ def _tensor(name: str, entry: Any, path: Path, data_start: int, size: int) -> Te
     if nbytes != end - begin:
         raise CheckpointError(f"{where}: {dtype} {shape!r:.80} takes {nbytes} bytes, data_offsets hold {end - begin}")
     return Tensor(dtype=sys.intern(dtype), shape=tuple(shape), file=path, offset=data_start + begin, nbytes=nbytes)
+
+
+def _check_fields(entry: dict[str, Any], where: str) -> None:
+    """What the format does not have is checked for what no reader takes, and then read over."""
+    try:
+        check_value(entry)
+    except RecursionError as error:
+        raise CheckpointError(f"{where}: nested too deeply to be a real file") from error
+    except ValueError as error:
+        raise CheckpointError(f"{where}: {error}") from error
 
 
 def _is_counts(value: Any) -> bool:

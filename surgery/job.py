@@ -20,11 +20,13 @@ from .errors import SourceError
 from .grown import stock_name
 from .index import edit_index, follow_slots, index_before, index_edits
 from .layout import OutputFile, lay_out
+from .packed_bits import refuse_packed
 from .record import extend
 from .room import room_for
 from .slot import slot_of
 from .source import PIPELINE_NAME, Source, choose
 from .span import Progress
+from .stacks import check_stacks
 from .staging import staged
 from .watch import unchanged
 from .write import Writer, carry
@@ -114,13 +116,16 @@ def prepare(
         known: The architectures by class name; those that come along if None.
 
     Raises:
-        GrowError: Nothing can grow, or a plan does not hold.
+        GrowError: Nothing can grow, config and tensors do not agree, or a plan does not hold.
     """
     known = anatomies() if known is None else known
     checkpoints = choose(source, components, known)
     plans = {}
     for name, checkpoint in checkpoints.items():
-        plans[name] = operation(checkpoint, known[stock_name(str(checkpoint.class_name))])
+        anatomy = known[stock_name(str(checkpoint.class_name))]
+        refuse_packed(checkpoint)
+        check_stacks(checkpoint, anatomy)
+        plans[name] = operation(checkpoint, anatomy)
         plans[name].validate(checkpoint)
     return Job(source=source, checkpoints=checkpoints, plans=plans)
 

@@ -26,6 +26,18 @@ class FoundStack:
         return len(self.blocks)
 
 
+_NUMBER = re.compile(r"\s*[-+]?(\d[\d_]*)\s*")
+"""What Python's int() takes for a number, in any script."""
+_PLAIN = re.compile(r"0|[1-9][0-9]{0,8}")
+
+
+def check_stacks(checkpoint: Checkpoint, anatomy: Anatomy) -> None:
+    """Check every stack, for an operation that does not look for the blocks of each. Raises as `find_stacks` does."""
+    for stack in anatomy.stacks:
+        if stack.kind == "blocks":
+            find_stacks(checkpoint, anatomy, stack)
+
+
 def find_stacks(checkpoint: Checkpoint, anatomy: Anatomy, stack: Stack) -> tuple[FoundStack, ...]:
     """Every place of a stack: one, several where its path has a `*`, none where the config counts no blocks.
 
@@ -34,6 +46,7 @@ def find_stacks(checkpoint: Checkpoint, anatomy: Anatomy, stack: Stack) -> tuple
     """
     where = f"{checkpoint.path}: stack {stack.name!r}"
     counts = _counts(checkpoint, anatomy, stack, where)
+    _check_numbers(checkpoint.tensors, stack.place, where)
     found = tuple(
         _ordered(prefix, blocks, counts, stack, where)
         for prefix, blocks in group_by_prefix(checkpoint.tensors, stack.place).items()
@@ -50,6 +63,21 @@ def find_stacks(checkpoint: Checkpoint, anatomy: Anatomy, stack: Stack) -> tuple
                 if f"{module}.weight" not in block:
                     raise CheckpointError(f"{where}: {place.prefix}.{i}.{module}.weight is not in the file")
     return found
+
+
+def _check_numbers(names: Iterable[str], place: str, where: str) -> None:
+    """Raises `CheckpointError` for a block whose number would be passed by: 01, -1 or one in another script."""
+    start = f"{place}."
+    for name in names if "*" not in place else ():
+        if name.startswith(start) and odd_number(name[len(start) :].partition(".")[0]):
+            raise CheckpointError(
+                f"{where}: {name!r:.200} does not number its block as 0, 1, 2 and so on, so nobody knows which it is"
+            )
+
+
+def odd_number(part: str) -> bool:
+    """Whether a part of a name reads as a number and is not written as one of a block."""
+    return _NUMBER.fullmatch(part) is not None and _PLAIN.fullmatch(part) is None
 
 
 def _ordered(

@@ -32,7 +32,7 @@ def parse(data: bytes, *, where: str) -> Any:
     """
     try:
         value = DECODER.decode(data.decode("utf-8"))
-        _check(value, _MAX_DEPTH)
+        check_value(value)
         return value
     except UnicodeDecodeError as error:
         raise CheckpointError(f"{where}: not UTF-8 text (byte {error.start}); the file is damaged") from error
@@ -70,7 +70,8 @@ def check_text(text: str) -> str:
     return text
 
 
-def _check(value: Any, depth: int) -> None:
+def check_value(value: Any, depth: int = _MAX_DEPTH) -> None:
+    """Raises `RecursionError` where a value is nested deeper than that, and `ValueError` as `check_text` does."""
     if isinstance(value, str):
         check_text(value)
     elif isinstance(value, dict | list):
@@ -80,7 +81,7 @@ def _check(value: Any, depth: int) -> None:
             for key in value:
                 check_text(key)
         for item in value.values() if isinstance(value, dict) else value:
-            _check(item, depth - 1)
+            check_value(item, depth - 1)
 
 
 def _reason(data: bytes, error: ValueError) -> str:

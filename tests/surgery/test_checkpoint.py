@@ -233,11 +233,40 @@ class TestFiles:
 
     def test_what_can_not_be_told(self, sharded: Path) -> None:
         (sharded / INDEX).rename(sharded / "kept")
+        for name in ("a", "b"):
+            (sharded / f"{name}.safetensors").write_bytes(b"")
+        for shard in sharded.glob("*-of-*"):
+            shard.rename(shard.with_suffix(".kept"))
         assert "can't tell which of its files to open" in refusal(sharded)
+        for shard in sharded.glob("*-of-*"):
+            shard.rename(shard.with_suffix(".safetensors"))
         (sharded / "diffusion_pytorch_model.safetensors").write_bytes(b"")
         (sharded / "kept").rename(sharded / INDEX)
         assert "holds both" in refusal(sharded)
         assert "a JSON file, not weights" in refusal(sharded / "config.json")
+
+    def test_shards_without_their_index(self, sharded: Path) -> None:
+        """One of them opens, has a config beside it, and is half of a model."""
+        (sharded / INDEX).unlink()
+        first, *others = sorted(sharded.glob("*-of-*"))
+        assert "shards. Name their folder, which must hold all of them and their index" in refusal(sharded)
+        assert "shards. Name their folder" in refusal(first)
+        for other in others:
+            other.unlink()
+        assert "shards. Name their folder" in refusal(sharded)
+        first.rename(first.with_name("model-00001-of-00001.safetensors"))
+        assert open_checkpoint(sharded).tensors
+
+    @pytest.mark.parametrize(
+        ("name", "what"),
+        [("model.CKPT", "never opened here"), ("model.gguf", "not a format that is opened here")],
+    )
+    def test_only_other_weights(self, sharded: Path, name: str, what: str) -> None:
+        for path in sharded.glob("*.safetensors*"):
+            path.unlink()
+        (sharded / name).write_bytes(b"")
+        assert f"only {name}: " in refusal(sharded)
+        assert what in refusal(sharded)
 
     def test_a_folder_that_may_not_be_listed(self, sharded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def refuse(_: object) -> list[str]:

@@ -52,6 +52,14 @@ def test_what_is_read(path: Path) -> None:
     assert header.metadata == {"k": "v"}
 
 
+def test_fields_that_the_format_does_not_have_are_read_over(path: Path) -> None:
+    """As by the official library."""
+    plain = read(path, f'{{"a":{ENTRY}}}').tensors["a"]
+    for more in ('"more":1', '"more":{"data_offsets":[0,99]}', '"more":[[]]'):
+        tensor = read(path, f'{{"a":{ENTRY[:-1]},{more}}}}}').tensors["a"]
+        assert (tensor.dtype, tensor.shape, tensor.nbytes) == (plain.dtype, plain.shape, plain.nbytes)
+
+
 def test_read_what_was_written(path: Path) -> None:
     tensors = {
         "plain": ("F32", (2, 3), 24),
@@ -94,7 +102,8 @@ def test_read_what_was_written(path: Path) -> None:
         ('"U8"', '"F4"', "takes 1 bytes"),
         ('"shape"', '"Shape"', "expected an object with"),
         ('"shape":[2],', "", "expected an object with"),
-        ('{"dtype"', '{"more":{},"dtype"', "expected an object with"),
+        ('{"dtype"', '{"more":"\\ud800","dtype"', "half a surrogate pair"),
+        ('{"dtype"', '{"more":' + "[" * 1000 + "]" * 1000 + ',"dtype"', "nested too deeply"),
         ('{"dtype"', '{"dtype":"U8","dtype"', "given twice"),
         (ENTRY, f"[{ENTRY}]", "expected an object with"),
         (ENTRY, "", "not valid JSON"),

@@ -62,6 +62,21 @@ def test_places_that_config_does_not_count(config: dict[str, Any]) -> None:
         find_stacks(fake(NAMES, **config), ANATOMY, FAMILY)
 
 
+@pytest.mark.parametrize("number", ["01", "-1", "+1", " 1", "1_0", "\u0661", "1000000000"])
+def test_a_number_that_would_be_passed_by_is_refused(number: str) -> None:
+    """Left alone, the tensor would keep its name where its block gets another number."""
+    stack = Stack(name="blocks", count_keys=("num_layers",), zero=("out",))
+    names = ["blocks.0.out.weight", "blocks.1.out.weight", f"blocks.{number}.more"]
+    with pytest.raises(CheckpointError, match="does not number its block as 0, 1, 2"):
+        find_stacks(fake(names, num_layers=2), ANATOMY, stack)
+
+
+@pytest.mark.parametrize("name", ["blocks.weight", "blocks", "blocks.", "blocks.a1.x", "b.blocks.01.x", "blocks.x.01"])
+def test_names_that_number_no_block_are_let_be(name: str) -> None:
+    stack = Stack(name="blocks", count_keys=("num_layers",), zero=("out",))
+    assert find_stacks(fake(["blocks.0.out.weight", name], num_layers=1), ANATOMY, stack)[0].depth == 1
+
+
 def test_no_blocks_counted_and_none_there() -> None:
     stack = Stack(name="blocks", count_keys=("num_layers",), zero=("out",))
     assert find_stacks(fake(["x"], num_layers=0), ANATOMY, stack) == ()

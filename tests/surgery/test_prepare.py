@@ -1,0 +1,64 @@
+"""What every operation asks of a checkpoint before it plans."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modelgrow.surgery import (
+    CheckpointError,
+    ExpandOptions,
+    ExtendOptions,
+    GrowError,
+    PlanError,
+    open_source,
+    plan_expand,
+    plan_extend_frames,
+    prepare,
+)
+from modelgrow.surgery.header import write_header
+
+Operation = Callable[..., Any]
+
+OPERATIONS: list[Operation] = [
+    lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, ExpandOptions(mode="insert")),
+    lambda checkpoint, anatomy: plan_extend_frames(checkpoint, anatomy, ExtendOptions(to=257)),
+]
+
+
+def refusal(folder: Path, operation: Operation) -> GrowError:
+    with pytest.raises(GrowError) as caught:
+        prepare(open_source(str(folder)), operation)
+    return caught.value
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_blocks_that_the_config_does_not_count(make_ltx: Callable[..., Path], operation: Operation) -> None:
+    """Also where the operation has no use for blocks: what it wrote could not be opened again."""
+    folder = make_ltx(depth=3)
+    prepare(open_source(str(folder)), operation)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "num_layers": 4}))
+    error = refusal(folder, operation)
+    assert isinstance(error, CheckpointError)
+    assert "num_layers = 4, the tensors hold blocks 0-2" in str(error)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_weights_that_bitsandbytes_packed(tmp_path: Path, operation: Operation) -> None:
+    """A byte of zeros is two values of -1 in nf4, so that a copy could not be silenced."""
+    tensors: dict[str, tuple[str, tuple[int, ...], int]] = {}
+    for name in ("attn1.to_out.0", "attn2.to_out.0", "ff.net.2"):
+        tensors[f"transformer_blocks.0.{name}.weight"] = ("U8", (8, 1), 8)
+        tensors[f"transformer_blocks.0.{name}.weight.absmax"] = ("F32", (1,), 4)
+        tensors[f"transformer_blocks.0.{name}.weight.quant_state.bitsandbytes__nf4"] = ("U8", (2,), 2)
+    size = sum(nbytes for _, _, nbytes in tensors.values())
+    (tmp_path / "model.safetensors").write_bytes(write_header(tensors, {}) + bytes(size))
+    (tmp_path / "config.json").write_text('{"_class_name": "LTXVideoTransformer3DModel", "num_layers": 1}')
+    error = refusal(tmp_path, operation)
+    assert isinstance(error, PlanError)
+    assert "'transformer_blocks.0.attn1.to_out.0.weight' is packed in 4 bits by bitsandbytes" in str(error)
