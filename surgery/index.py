@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from .errors import PlanError
 from .grown import grown_name, stock_name
+from .index_check import is_model
 from .language_model import COMPONENT, TOKENIZER
 
 if TYPE_CHECKING:
@@ -25,10 +27,18 @@ def index_edits(index: Mapping[str, Any] | None, plans: Mapping[str, Plan]) -> d
 
     Returns:
         Keys -> their new values; None for one that goes.
+
+    Raises:
+        PlanError: A component of another library's class would become one of ours.
     """
     edits: dict[str, Any] = {}
     for name, plan in plans.items() if index is not None else ():
         if index is not None and name in index and CLASS_NAME in plan.config_edits:
+            if not is_model(index[name]):
+                raise PlanError(
+                    f"model_index.json: {name} is {index[name]!r:.100}, and would become a class of modelgrow's. "
+                    "Grow the component's folder by itself, and load it into a pipeline of yours"
+                )
             edits[name] = [LIBRARY, plan.config_edits[CLASS_NAME]]
         edits |= plan.pipeline_edits
     return edits

@@ -27,11 +27,11 @@ def _is_fine(key: str, value: Any) -> bool:
         return isinstance(value, str) and value.isidentifier()
     if not key.isidentifier() or key.startswith("_"):
         return False
-    return value in (None, [None, None]) or type(value) in (int, float, bool) or _is_model(value)
+    return value in (None, [None, None]) or type(value) in (int, float, bool) or is_model(value)
 
 
-def _is_model(value: Any) -> bool:
-    """Whether it is a component's entry: a library and a class of it."""
+def is_model(value: Any) -> bool:
+    """Whether it is a component's entry: a library of models and a class of it."""
     if not isinstance(value, list) or len(value) != 2 or value[0] not in LIBRARIES:
         return False
     return isinstance(value[1], str) and value[1].isidentifier()

@@ -21,6 +21,8 @@ from modelgrow.surgery import (
     prepare,
 )
 from modelgrow.surgery.header import write_header
+from modelgrow.surgery.index import index_edits
+from modelgrow.surgery.plan import Plan
 
 Operation = Callable[..., Any]
 
@@ -62,3 +64,17 @@ def test_weights_that_bitsandbytes_packed(tmp_path: Path, operation: Operation) 
     error = refusal(tmp_path, operation)
     assert isinstance(error, PlanError)
     assert "'transformer_blocks.0.attn1.to_out.0.weight' is packed in 4 bits by bitsandbytes" in str(error)
+
+
+def test_a_class_of_somebody_elses_library_is_not_replaced() -> None:
+    """A record of it could not be read again: what a growth may have a pipeline import is a short list."""
+    edits = {"_class_name": "GrownLTXVideoTransformer3DModel"}
+    plan = Plan(operation="any", options={}, class_name="LTXVideoTransformer3DModel", tensors=(), config_edits=edits)
+    for library, is_fine in (("diffusers", True), ("modelgrow.pipelines", True), ("my_transformer", False)):
+        index = {"transformer": [library, "LTXVideoTransformer3DModel"]}
+        if is_fine:
+            entry = ["modelgrow.pipelines", "GrownLTXVideoTransformer3DModel"]
+            assert index_edits(index, {"transformer": plan}) == {"transformer": entry}
+        else:
+            with pytest.raises(PlanError, match=r"transformer is \['my_transformer', .* Grow the component's folder"):
+                index_edits(index, {"transformer": plan})
