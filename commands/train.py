@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 EPILOG = (
     "Examples:\n\n"
     "  [bold]grow train ./Wan2.1-T2V-1.3B-suffix8 --data ./clips -o ./run --steps 2000[/bold]\n\n"
+    "  [bold]grow train ./adapter-insert1 --pipeline emilianJR/epiCRealism --data ./clips -o ./run[/bold]\n\n"
     "  [bold]grow train --config run.toml[/bold]\n\n"
     "  [bold]accelerate launch -m modelgrow.cli train ./grown --data ./clips -o ./run[/bold]\n\n"
     "The same command goes on with a run that was stopped. Results: ./run/model, and ./run/growth without the base."
@@ -27,7 +28,19 @@ EPILOG = (
 
 def train(
     model: Annotated[
-        str | None, typer.Argument(metavar="GROWN", help="The grown pipeline.", show_default=False)
+        str | None,
+        typer.Argument(
+            metavar="GROWN", help="The grown pipeline; or, with --pipeline, one component.", show_default=False
+        ),
+    ] = None,
+    pipeline: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR|HUB_ID",
+            help="What a component by itself trains in: a motion adapter's Stable Diffusion, a transformer's own "
+            "pipeline. The component comes out, and not the pipeline.",
+            show_default=False,
+        ),
     ] = None,
     data: Annotated[
         str | None,
@@ -105,9 +118,10 @@ def train(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Tune what is new in a grown pipeline, and nothing else (ModelGrow, LLaMA-Pro)."""
+    """Tune what is new in a grown model, and nothing else (ModelGrow, LLaMA-Pro)."""
     flags = {
         "model": model,
+        "pipeline": pipeline,
         "data": data,
         "output": output,
         "train": what,
@@ -180,6 +194,6 @@ def _show(result: Result) -> None:
     out.print(f"model: [bold]{result.model}[/bold]", highlight=False, soft_wrap=True)
     if result.growth:
         out.print(f"the growth alone: {result.growth}", highlight=False, soft_wrap=True)
-    elif (result.model / "model_index.json").exists():
+    elif any((result.model / name).exists() for name in ("model_index.json", "config.json")):
         command = f"grow pack {result.model} --base BASE"
         out.print(f"weights that the base has too have changed: {command} packs the growth", highlight=False)

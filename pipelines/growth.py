@@ -61,12 +61,12 @@ def load_growth(model: M, growth: str | Path, *, component: str | None = None) -
     grown = {name: _grow(getattr(pipeline, name), part, packed, name, pipeline) for name, part in parts.items()}
     pipeline.register_modules(**grown)
     if any(slot_of(part.config) for part in parts.values()):
-        _read_along(pipeline)
+        read_along(pipeline)
     return model
 
 
-def _read_along(pipeline: Any) -> None:
-    """Make it one that reads its prompts with a language model too."""
+def read_along(pipeline: Any) -> None:
+    """Make a pipeline whose model has a slot one that reads its prompts with a language model too."""
     from .grown.pipeline import GrownPipeline, grown_pipeline
 
     if not isinstance(pipeline, GrownPipeline):

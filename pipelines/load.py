@@ -20,7 +20,7 @@ from .foundation import foundation_path
 from .models import align
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
@@ -36,6 +36,8 @@ def load_pipeline(
     revision: str | None = None,
     offload: str | None = None,
     quantization: Any = None,
+    components: Mapping[str, Any] | None = None,
+    kind: type[DiffusionPipeline] | None = None,
 ) -> DiffusionPipeline:
     """Load a pipeline for inference, safetensors only.
 
@@ -51,6 +53,8 @@ def load_pipeline(
         offload: "model", "group" or "sequential": keep weights in main memory, and move whole components, or layers
             of which the next is on its way already, or single layers to the device while they run.
         quantization: diffusers' `PipelineQuantizationConfig`.
+        components: Some of them, already loaded, in the place of the folder's.
+        kind: The pipeline's class, where that is not the folder's own.
 
     Raises:
         GenerateError: It is not there, is no pipeline, or can't be loaded.
@@ -60,10 +64,11 @@ def load_pipeline(
     place = resolve_device(device)
     if offload is not None and place.type == "cpu":
         raise GenerateError("offload keeps weights in main memory until the device needs them; here that is the CPU")
-    kind = resolve_dtype(dtype, place)
-    folder = locate(model, variant=variant, revision=revision)
-    pipeline = _read(folder, kind, variant, quantization)
-    _check_weights(pipeline, folder, variant)
+    given = dict(components or {})
+    folder = locate(model, variant=variant, revision=revision, without=given)
+    options = {"dtype": resolve_dtype(dtype, place), "variant": variant, "quantization_config": quantization, **given}
+    pipeline = _read(folder, kind, options)
+    _check_weights(pipeline, folder, variant, given)
     if type(getattr(pipeline, "vae", None)).__name__ == "AutoencoderKLAllegro":
         pipeline.vae.enable_tiling()  # it can neither encode nor decode in another way
     for component in pipeline.components.values():
@@ -85,8 +90,14 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-def locate(model: str | Path | None, *, variant: str | None = None, revision: str | None = None) -> Path:
-    """The folder of a pipeline, downloaded into the Hub's cache if need be. Raises `GenerateError`."""
+def locate(
+    model: str | Path | None, *, variant: str | None = None, revision: str | None = None, without: Iterable[str] = ()
+) -> Path:
+    """The folder of a pipeline, downloaded into the Hub's cache if need be, but for the components in `without`.
+
+    Raises:
+        GenerateError: It is not there, or no pipeline.
+    """
     if model is None:
         return foundation_path()
     path = Path(model)
@@ -100,7 +111,7 @@ def locate(model: str | Path | None, *, variant: str | None = None, revision: st
         raise GenerateError(
             f"{model}: no such folder, and not a Hub id (those look like Wan-AI/Wan2.1-T2V-1.3B-Diffusers)"
         )
-    return _download(str(model), variant, revision)
+    return _download(str(model), variant, revision, without)
 
 
 def _what_is(folder: Path) -> str:
@@ -114,13 +125,15 @@ def _what_is(folder: Path) -> str:
     return f"not a pipeline: there is no {PIPELINE_NAME} in it"
 
 
-def _download(repo_id: str, variant: str | None, revision: str | None) -> Path:
+def _download(repo_id: str, variant: str | None, revision: str | None, without: Iterable[str]) -> Path:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
 
     try:
-        folder = DiffusionPipeline.download(repo_id, variant=variant, revision=revision, use_safetensors=True)
+        folder = DiffusionPipeline.download(
+            repo_id, variant=variant, revision=revision, use_safetensors=True, **dict.fromkeys(without)
+        )
     except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
         raise GenerateError(
             f"{repo_id}: not a folder here, and it can't be had from the Hub: {first_line(error)} "
@@ -131,22 +144,18 @@ def _download(repo_id: str, variant: str | None, revision: str | None) -> Path:
     return Path(folder)
 
 
-def _read(folder: Path, dtype: torch.dtype, variant: str | None, quantization: Any) -> DiffusionPipeline:
+def _read(folder: Path, kind: type[DiffusionPipeline] | None, options: Mapping[str, Any]) -> DiffusionPipeline:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
     from safetensors import SafetensorError
 
     try:
         with _quiet():
-            return DiffusionPipeline.from_pretrained(
-                str(folder),
-                dtype=dtype,
-                variant=variant,
-                use_safetensors=True,
-                local_files_only=True,
-                quantization_config=quantization,
+            return (kind or DiffusionPipeline).from_pretrained(
+                str(folder), use_safetensors=True, local_files_only=True, **options
             )
     except (SafetensorError, OSError, ValueError, RuntimeError, TypeError, AttributeError, ImportError) as error:
-        raise GenerateError(f"{folder}: the pipeline can't be loaded: {_explain(folder, variant, error)}") from error
+        reason = _explain(folder, options["variant"], error)
+        raise GenerateError(f"{folder}: the pipeline can't be loaded: {reason}") from error
 
 
 def _explain(folder: Path, variant: str | None, error: BaseException) -> str:
@@ -183,10 +192,10 @@ def _quiet() -> Iterator[None]:
             library.enable_progress_bar()
 
 
-def _check_weights(pipeline: DiffusionPipeline, folder: Path, variant: str | None) -> None:
+def _check_weights(pipeline: DiffusionPipeline, folder: Path, variant: str | None, given: Collection[str] = ()) -> None:
     """diffusers only warns where weights are missing or left over, and runs without them or fails much later."""
     for name, component in pipeline.components.items():
-        if not isinstance(component, torch.nn.Module):
+        if name in given or not isinstance(component, torch.nn.Module):
             continue
         expected = component.state_dict()
         fault, keys = "is not in the weights", [key for key, tensor in expected.items() if tensor.is_meta]

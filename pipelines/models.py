@@ -31,8 +31,16 @@ def model_class(name: str) -> Any:
     return found
 
 
-def load_model(checkpoint: Checkpoint, *, dtype: torch.dtype, device: str = "cpu") -> Any:
+def load_model(
+    checkpoint: Checkpoint, *, dtype: torch.dtype, device: str | None = "cpu", quantization: Any = None
+) -> Any:
     """Build a model for inference from the weights on disk.
+
+    Args:
+        checkpoint: A component's.
+        dtype: Of its weights.
+        device: Where it goes; None leaves it where it was loaded.
+        quantization: diffusers' config of a quantization, for one model.
 
     Raises:
         CheckpointError: The weights are not the ones the class expects.
@@ -42,7 +50,11 @@ def load_model(checkpoint: Checkpoint, *, dtype: torch.dtype, device: str = "cpu
         folder = checkpoint.path if checkpoint.path.is_dir() else _as_folder(checkpoint, stack)
         try:
             model, info = cls.from_pretrained(
-                folder, torch_dtype=dtype, output_loading_info=True, local_files_only=True
+                folder,
+                torch_dtype=dtype,
+                output_loading_info=True,
+                local_files_only=True,
+                quantization_config=quantization,
             )
         except (ValueError, OSError, RuntimeError, TypeError) as error:
             raise CheckpointError(f"{checkpoint.path}: {cls.__name__} can't be built from it: {error}") from error
@@ -53,7 +65,7 @@ def load_model(checkpoint: Checkpoint, *, dtype: torch.dtype, device: str = "cpu
                 f"such as {sorted(map(str, info[kind]))[0]}; config.json and weights do not belong together"
             )
     align(model)
-    return model.eval().to(device)
+    return model.eval() if device is None else model.eval().to(device)
 
 
 def align(model: torch.nn.Module) -> None:

@@ -9,6 +9,7 @@ import torch
 from architectures import row_of
 from diffusers import (
     AnimateDiffPipeline,
+    AnimateDiffSDXLPipeline,
     DDIMScheduler,
     DPMSolverMultistepScheduler,
     FlowMatchEulerDiscreteScheduler,
@@ -49,6 +50,13 @@ PICTURES: dict[str, Any] = {
     "scaling_factor": 0.3,
 }
 SHIFTED = {**PICTURES, "shift_factor": 0.1}
+SDXL: dict[str, Any] = {
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 4,
+    "projection_class_embeddings_input_dim": 6 * 4 + 8,
+    "use_motion_mid_block": False,
+}
+"""Six numbers of the clip's size, and a pooled prompt, beside the timestep."""
 MOCHI_VAE: dict[str, Any] = {
     "latent_channels": 12,
     "encoder_block_out_channels": (32, 32, 32, 32),
@@ -72,6 +80,22 @@ def animatediff() -> Any:
         tokenizer=clip_tokenizer(),
         unet=model_of("unet-motion"),
         motion_adapter=None,
+        scheduler=DDIMScheduler(beta_schedule="linear", clip_sample=False),
+    )
+
+
+def animatediff_sdxl() -> Any:
+    """It can't be loaded again without its motion adapter, which holds what its UNet holds too."""
+    unet, adapter = model_of("unet-motion", **SDXL), model_of("motion-adapter", use_motion_mid_block=False)
+    unet.load_motion_modules(adapter)
+    return AnimateDiffSDXLPipeline(
+        vae=build("AutoencoderKL", PICTURES, seed=1),
+        text_encoder=clip(8),
+        tokenizer=clip_tokenizer(),
+        text_encoder_2=clip(8, CLIPTextModelWithProjection),
+        tokenizer_2=clip_tokenizer(),
+        unet=unet,
+        motion_adapter=adapter,
         scheduler=DDIMScheduler(beta_schedule="linear", clip_sample=False),
     )
 
@@ -175,6 +199,7 @@ def pixart() -> Any:
 BUILDERS: dict[str, Callable[[], Any]] = {
     "allegro": allegro,
     "animatediff": animatediff,
+    "animatediff-sdxl": animatediff_sdxl,
     "easyanimate": easyanimate,
     "flux": flux,
     "hunyuan-video": hunyuan_video,
@@ -189,6 +214,7 @@ BUILDERS: dict[str, Callable[[], Any]] = {
 OPTIONS: dict[str, dict[str, Any]] = {
     "allegro": ALLEGRO,
     "animatediff": {"num_frames": 4, "height": 16, "width": 16, "guidance_scale": 1.0},
+    "animatediff-sdxl": {"num_frames": 4, "height": 16, "width": 16, "guidance_scale": 1.0},
     "easyanimate": EASYANIMATE,
     "flux": {"height": 16, "width": 16},
     "hunyuan-video": {"num_frames": 9, "height": 32, "width": 32},

@@ -7,8 +7,11 @@ import re
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from modelgrow.pipelines.motion_adapter import ADAPTER, SCHEDULE
 from modelgrow.surgery.card import task_of
 from modelgrow.surgery.errors import GrowError
+from modelgrow.surgery.grown import stock_name
+from modelgrow.surgery.index import LIBRARY
 from modelgrow.surgery.source import open_source
 
 if TYPE_CHECKING:
@@ -38,7 +41,7 @@ def model_card(model: Path, component: str, told: Mapping[str, Any], carried: st
     lines = [*_front_matter(source, checkpoint, carried), f"# {told['name']}", ""]
     lines += [*_origin(component, checkpoint), "", "## Training", "", "| | |", "|---|---|"]
     lines += [f"| {label} | {value} |" for label, value in rows(checkpoint, told)]
-    return "\n".join([*lines, "", *_usage(source)]) + "\n"
+    return "\n".join([*lines, "", *_usage(source, checkpoint, told)]) + "\n"
 
 
 def rows(checkpoint: Checkpoint, told: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -54,6 +57,7 @@ def rows(checkpoint: Checkpoint, told: Mapping[str, Any]) -> list[tuple[str, str
         ("what trained", f"{told['parameters']:,} of {checkpoint.num_parameters:,} parameters: {trained}"),
         ("new by growth", f"{new:,} parameters"),
         ("data", f"`{told['data']}`: clips {sizes} (frames x height x width)"),
+        *([("trained in", f"`{told['pipeline']}`")] if "pipeline" in told else []),
         ("steps", f"{told['steps']:,} of {told['batch_size']} clips, {told['steps'] * told['batch_size']:,} in all"),
         ("time", f"{timedelta(seconds=round(told['seconds']))} on {told['device']}"),
         ("learning rate", f"{told['learning_rate']:g}, {told['schedule']}"),
@@ -95,15 +99,19 @@ def _license(card: str) -> list[str]:
 
 def _origin(component: str, checkpoint: Checkpoint) -> list[str]:
     record = checkpoint.record
+    what = f"`{component}` ({checkpoint.class_name})" if component else str(checkpoint.class_name)
     if record is None:
-        return [f"Its `{component}`, {checkpoint.class_name}, was trained; it has not grown."]
+        return [f"Its {what} was trained; it has not grown."]
     grown = [step for step in record.steps if step.operation != "train"]
     steps = [
         f"{number}. `{' '.join([step.operation, *(f'{k}={_plain(v)}' for k, v in step.options.items())])}`"
         for number, step in enumerate(grown, 1)
     ]
+    name = record.base.name
     return [
-        f"`{record.base.name}` with a `{component}` ({checkpoint.class_name}) that has grown and was trained on.",
+        f"`{name}` with a {what} that has grown and was trained on."
+        if component
+        else f"`{name}`, a {what}, has grown and was trained on.",
         f"The base's weights had the fingerprint `{record.base.fingerprint}`.",
         "",
         "How it grew:",
@@ -116,17 +124,34 @@ def _plain(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _usage(source: Source) -> list[str]:
-    index = json.dumps(dict(source.pipeline or {}))
-    lines = ["## Use", "", "```python"]
-    if "modelgrow.pipelines" in index:
-        lines.append("import modelgrow.pipelines  # makes its classes known to diffusers")
-    return [
-        *lines,
+def _usage(source: Source, checkpoint: Checkpoint, told: Mapping[str, Any]) -> list[str]:
+    lines = _load_pipeline(source) if source.pipeline is not None else _load_alone(str(checkpoint.class_name), told)
+    return ["## Use", "", "```python", *lines, "```", "", "The base's license holds for what was copied from it."]
+
+
+def _load_pipeline(source: Source) -> list[str]:
+    lines = [
         "from diffusers import DiffusionPipeline",
         "",
         'pipeline = DiffusionPipeline.from_pretrained("this folder")',
-        "```",
-        "",
-        "The base's license holds for what was copied from it.",
     ]
+    if LIBRARY in json.dumps(dict(source.pipeline or {})):
+        lines.insert(0, f"import {LIBRARY}  # makes its classes known to diffusers")
+    return lines
+
+
+def _load_alone(model: str, told: Mapping[str, Any]) -> list[str]:
+    """The component, and the pipeline that takes it."""
+    pipeline, argument = str(told["runs_in"]), str(told["argument"])
+    base = json.dumps(told["pipeline"])
+    lines = [
+        *(f"from {'diffusers' if name == stock_name(name) else LIBRARY} import {name}" for name in (pipeline, model)),
+        "",
+        f'{argument} = {model}.from_pretrained("this folder")',
+        f"pipeline = {pipeline}.from_pretrained({base}, {argument}={argument})",
+    ]
+    if model != ADAPTER:
+        return lines
+    schedule = ", ".join(f"{key}={value!r}" for key, value in SCHEDULE.items())
+    lines.insert(0, "from diffusers import DDIMScheduler")
+    return [*lines, f"pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, {schedule})"]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import save_file
 
+from modelgrow.pipelines.dtypes import FROM_STORED
+from modelgrow.pipelines.motion_adapter import NAME, is_motion
 from modelgrow.surgery import Copy, Job, Plan, PlanError, PlannedTensor, execute, open_source
 from modelgrow.surgery.content import Stored
 from modelgrow.surgery.disk import write_text
@@ -22,14 +25,12 @@ from .progress import EDGE
 from .sharded import whole
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Mapping
 
     from modelgrow.surgery import Checkpoint, Source
 
     from .loop import Loop
     from .setup import Run
-
-DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +92,7 @@ def tell_of(run: Run, loop: Loop) -> dict[str, Any]:
         "seed": settings.seed,
         "seconds": round(loop.seconds, 1),
         **({"quantize": settings.quantize} if run.quantized else {}),
+        **({"pipeline": run.chosen.around.name} if run.chosen.is_alone else {}),
     }
 
 
@@ -111,6 +113,8 @@ def write_card(run: Run, loop: Loop, told: dict[str, Any], output: Path) -> None
         "validation_loss": loop.validation,
         "device": f"{run.accelerator.num_processes} x {device}{', FSDP2' if run.is_split else ''}",
         "made_with": made_with(),
+        "runs_in": type(run.pipeline).__name__,
+        "argument": NAME if run.chosen.is_adapter else run.chosen.place,
     }
     text = model_card(output, run.component.name, {**told, **more}, carried)
     with staged_file(place, inputs=[], overwrite=True) as partial:
@@ -124,7 +128,7 @@ def save_lora(run: Run, values: dict[str, torch.Tensor], output: Path) -> None:
     from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE
     from peft import get_peft_model_state_dict
 
-    name, layers = run.component.name, get_peft_model_state_dict(run.model, state_dict=values)
+    name, layers = run.chosen.place, get_peft_model_state_dict(run.model, state_dict=values)
     if hasattr(run.pipeline, "save_lora_weights"):
         run.pipeline.save_lora_weights(output, **{f"{name.removesuffix('_2')}_lora_layers": layers})
         return
@@ -134,37 +138,47 @@ def save_lora(run: Run, values: dict[str, torch.Tensor], output: Path) -> None:
 
 
 def write_model(source: Source, component: str, trained: Trained, output: Path, *, overwrite: bool = False) -> Path:
-    """The pipeline with its trained component, every other byte as it was. Values take the stored dtype.
+    """What was named with its trained component, every other byte as it was. Values take the stored dtype.
 
-    The record gets the run as one more step; a model that never grew, and has none, gets none.
+    The record gets the run as one more step; a model that never grew, and has none, gets none. A motion adapter that
+    lies beside the UNet that it was plugged into goes along.
 
     Raises:
         GrowError: See `execute`.
     """
-    checkpoint = next(part.checkpoint for part in source.components if part.name == component)
-    if checkpoint is None:
-        raise ValueError(component)
-    values = output.with_name(f".{output.name}.trained.safetensors")
-    values.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        save_file(
-            {
-                name: value.detach().to("cpu", DTYPES.get(checkpoint.tensors[name].dtype, value.dtype)).contiguous()
-                for name, value in trained.values.items()
-            },
-            values,
+    checkpoints = written(source, component, trained.values)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
+        plans = {}
+        for number, (name, checkpoint) in enumerate(checkpoints.items()):
+            values = Path(folder, f"{number}.safetensors")
+            names = [key for key in trained.values if name == component or key in checkpoint.tensors]
+            save_values(checkpoint, {key: trained.values[key] for key in names}, values)
+            plans[name] = plan_train(checkpoint, values, trained)
+            plans[name].validate(checkpoint)
+        records = {name: None for name, checkpoint in checkpoints.items() if checkpoint.record is None}
+        return execute(
+            Job(source=source, checkpoints=checkpoints, plans=plans, records=records), output, overwrite=overwrite
         )
-        plan = plan_train(checkpoint, values, trained)
-        plan.validate(checkpoint)
-        job = Job(
-            source=source,
-            checkpoints={component: checkpoint},
-            plans={component: plan},
-            records={} if checkpoint.record else {component: None},
-        )
-        return execute(job, output, overwrite=overwrite)
-    finally:
-        values.unlink(missing_ok=True)
+
+
+def written(source: Source, component: str, trained: Iterable[str]) -> dict[str, Checkpoint]:
+    """The component; and a motion adapter beside a UNet that holds the same modules, some of which trained."""
+    parts = {part.name: part.checkpoint for part in source.components if part.checkpoint is not None}
+    chosen, adapter = parts[component], parts.get(NAME)
+    if component == NAME or adapter is None or not any(map(is_motion, trained)):
+        return {component: chosen}
+    is_same = set(filter(is_motion, chosen.tensors)) == set(adapter.tensors)
+    return {component: chosen, NAME: adapter} if is_same else {component: chosen}
+
+
+def save_values(checkpoint: Checkpoint, values: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Values by name, in the dtypes that the checkpoint has them in."""
+    stored = {
+        name: value.detach().to("cpu", FROM_STORED[checkpoint.tensors[name].dtype]).contiguous()
+        for name, value in values.items()
+    }
+    save_file(stored, path)
 
 
 def plan_train(checkpoint: Checkpoint, values: Path, trained: Trained) -> Plan:

@@ -21,21 +21,25 @@ LORA_TARGETS = (
 """Attention projections, by the names that diffusers gives them; then by Open-Sora's, and by Kandinsky's."""
 
 
-def names_to_train(model: torch.nn.Module, record: Record | None, train: str) -> tuple[str, ...]:
+def names_to_train(
+    model: torch.nn.Module, record: Record | None, train: str, within: Callable[[str], bool] | None = None
+) -> tuple[str, ...]:
     """Names of the parameters that train, in the model's order.
 
     Args:
         model: The grown model.
         record: Its growth.json; needed unless everything trains.
         train: "new", "grown-blocks" or "all".
+        within: Which parameters belong to what was named, by name; None: all of the model's.
 
     Raises:
         TrainError: Nothing has grown, or the record names what the model does not have.
     """
-    names = [name for name, _ in model.named_parameters()]
+    parameters = {name: p for name, p in model.named_parameters() if within is None or within(name)}
+    names = list(parameters)
     if train == "all":
         # Open-Sora stores its rotary frequencies as a parameter that never trains.
-        return tuple(name for name, parameter in model.named_parameters() if parameter.requires_grad)
+        return tuple(name for name, parameter in parameters.items() if parameter.requires_grad)
     if record is None:
         raise TrainError("this model has no growth.json, so nothing in it is new; grow it first, or train 'all'")
     grown = grown_names(names, record, train)
@@ -44,7 +48,10 @@ def names_to_train(model: torch.nn.Module, record: Record | None, train: str) ->
         raise TrainError(f"growth.json names {missing[0]!r}, which {type(model).__name__} does not have")
     chosen = tuple(name for name in names if name in grown)
     if not chosen:
-        raise TrainError("growth.json names nothing new, so there is nothing to train")
+        raise TrainError(
+            "growth.json names no parameter that is new (tables of positions that are computed are none); "
+            "--train grown-blocks trains the blocks that it changed"
+        )
     return chosen
 
 
@@ -88,16 +95,21 @@ def freeze_all_but(model: torch.nn.Module, names: Iterable[str]) -> list[tuple[s
     return trained
 
 
-def add_lora(model: Any, rank: int, seed: int) -> list[tuple[str, torch.nn.Parameter]]:
-    """A LoRA on every attention projection, through PEFT. Returns its parameters by name."""
+def add_lora(
+    model: Any, rank: int, seed: int, within: Callable[[str], bool] | None = None
+) -> list[tuple[str, torch.nn.Parameter]]:
+    """A LoRA on every attention projection, or on those `within`, through PEFT. Returns its parameters by name."""
     from peft import LoraConfig
 
     if not hasattr(model, "add_adapter"):
         raise TrainError(f"{type(model).__name__} takes no LoRA in diffusers (it is no PeftAdapterMixin)")
     model.requires_grad_(False)
+    targets = list(LORA_TARGETS)
+    if within is not None:
+        targets = [name for name, _ in model.named_modules() if within(name) and name.endswith(LORA_TARGETS)]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(LORA_TARGETS)))
+        model.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=targets))
     trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     for _, parameter in trained:
         parameter.data = parameter.data.float()

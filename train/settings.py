@@ -27,10 +27,12 @@ class Settings:
     """What is enough to repeat a run. Sizes are in pixels, lengths in frames, rates per optimizer step."""
 
     model: str
-    """A grown pipeline: a folder, or a Hub id."""
+    """A grown pipeline: a folder, or a Hub id. With `pipeline` one component by itself."""
     data: str
     """Clips: a folder, a list, "shapes:2-3" for the small world; see `modelgrow.train.data`."""
     output: str
+    pipeline: str | None = None
+    """Where what trains is one component by itself, the pipeline that it trains in: a folder, or a Hub id."""
     component: str | None = None
     """Which component of the pipeline trains, where more than one has grown."""
     train: str = "new"

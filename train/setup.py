@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,10 +14,10 @@ from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import LoggerType, ProjectConfiguration, set_seed
 
-from modelgrow.pipelines.load import load_pipeline, locate
-from modelgrow.surgery import TrainError, open_source
+from modelgrow.surgery import TrainError
 
 from .batch import draw_batch
+from .component import choose, load
 from .encoder import PipelineEncoder, fingerprint
 from .families import family_of
 from .inputs import make_cache
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from .batch import Batch
     from .cache import Cache
+    from .component import Chosen
     from .data.buckets import Bucket
     from .data.clip import ClipSource
     from .data.report import DataReport
@@ -52,10 +53,10 @@ class Run:
 
     settings: Settings
     accelerator: Accelerator
-    source: Source
-    component: Component
+    chosen: Chosen
     pipeline: Any
     model: Any
+    """The pipeline's, that holds what trains."""
     family: Family
     objective: Objective
     cache: Cache
@@ -67,6 +68,16 @@ class Run:
     """What the cache was made of."""
     trained: list[tuple[str, torch.nn.Parameter]]
     quantized: Quantized | None = None
+
+    @property
+    def source(self) -> Source:
+        """What was named, and is written again."""
+        return self.chosen.source
+
+    @property
+    def component(self) -> Component:
+        """What trains of it."""
+        return self.chosen.component
 
     @property
     def record(self) -> Record | None:
@@ -114,32 +125,29 @@ def set_up(settings: Settings, tell: Tell, wrap: Callable[[Family], Family] = la
     """
     accelerator = make_accelerator(settings)
     set_seed(settings.seed)
-    folder = locate(settings.model)
-    source = open_source(str(folder))
-    component = choose_component(source, settings)
+    chosen = choose(settings)
+    component = chosen.component
     config = component.checkpoint.config if component.checkpoint else None
-    family = wrap(family_of(component.class_name, config, source.pipeline))
-    few_bits = quantization(settings, component, accelerator)
-    tell(f"loading {source.name}")
+    family = wrap(family_of(chosen.model_class, config, chosen.around.pipeline))
+    few_bits = quantization(settings, replace(component, name=chosen.place), accelerator)
+    tell(f"loading {chosen.source.name}")
     with accelerator.main_process_first():
-        pipeline = load_pipeline(folder, device=str(accelerator.device), quantization=few_bits)
+        pipeline = load(chosen, device=str(accelerator.device), quantization=few_bits)
     family = with_slot(family, pipeline)
-    objective = choose_objective(family, pipeline, changed(settings, component=component.name))
-    encoder = PipelineEncoder(
-        pipeline=pipeline, family=family, fingerprint=fingerprint(source, component.name), device=accelerator.device
-    )
-    model = getattr(pipeline, component.name)
+    objective = choose_objective(family, pipeline, changed(settings, component=chosen.place))
+    read_by = fingerprint(chosen.around, chosen.place)
+    encoder = PipelineEncoder(pipeline=pipeline, family=family, fingerprint=read_by, device=accelerator.device)
+    model = getattr(pipeline, chosen.place)
     quantized = look(model, component.checkpoint, settings.quantize) if few_bits and component.checkpoint else None
     clips, cache, data = make_cache(settings, accelerator, encoder, model, tell)
     rest(pipeline)
-    trained = choose_trained(model, component, settings, family)
+    trained = choose_trained(model, chosen, settings, family)
     prepare_model(model, settings)
     cache, held_out = hold_out(cache, settings.held_out)
     return Run(
         settings=settings,
         accelerator=accelerator,
-        source=source,
-        component=component,
+        chosen=chosen,
         pipeline=pipeline,
         model=model,
         family=family,
@@ -190,36 +198,15 @@ def precision_of(settings: Settings) -> str:
     return "bf16" if torch.cuda.is_available() else "no"
 
 
-def choose_component(source: Source, settings: Settings) -> Component:
-    """The one named, or the first that has grown; for "all" and LoRA the denoiser, grown or not."""
-    if source.pipeline is None:
-        raise TrainError(
-            f"{source.name}: one component; training needs the whole pipeline, for its VAE and text encoder"
-        )
-    if settings.component is not None:
-        for part in source.components:
-            if part.name == settings.component:
-                return part
-        raise TrainError(f"{source.name}: has no component {settings.component!r}")
-    grown = [part for part in source.components if part.checkpoint is not None and part.checkpoint.record]
-    if grown:
-        return grown[0]
-    if settings.train in ("all", "lora"):
-        for part in source.components:
-            if part.name in ("transformer", "unet"):
-                return part
-    raise TrainError(f"{source.name}: nothing in it has grown (no growth.json); grow it first with grow expand")
-
-
 def choose_trained(
-    model: Any, component: Component, settings: Settings, family: Family
+    model: Any, chosen: Chosen, settings: Settings, family: Family
 ) -> list[tuple[str, torch.nn.Parameter]]:
     """Freeze what does not train; give back what does, by name. Raises `TrainError` if nothing does."""
     if settings.train == "lora":
-        names = [name for name, _ in add_lora(model, settings.lora_rank, settings.seed)]
+        names = [name for name, _ in add_lora(model, settings.lora_rank, settings.seed, chosen.within)]
     else:
-        record = component.checkpoint.record if component.checkpoint else None
-        names = list(names_to_train(model, record, settings.train))
+        checkpoint = chosen.component.checkpoint
+        names = list(names_to_train(model, checkpoint and checkpoint.record, settings.train, chosen.within))
     idle: Any = getattr(family, "idle", None)
     return freeze_all_but(model, reached(names, idle and partial(idle, config=model.config)))
 

@@ -112,7 +112,7 @@ def handed_over(pipeline: Any, latents: torch.Tensor, options: dict[str, Any]) -
 
     pipeline.vae.decode = watched
     pipeline.scheduler.step = lambda _output, _time, sample, **_kwargs: (sample,)
-    if type(pipeline).__name__ == "AnimateDiffPipeline":
+    if type(pipeline).__name__ == "AnimateDiffPipeline":  # that of SDXL takes a tuple
         pipeline.scheduler.step = lambda _output, _time, sample, **_kwargs: _Step(sample)
     pipeline.scheduler.init_noise_sigma = 1.0
     if latents.shape[2] == 1:
@@ -139,6 +139,7 @@ def test_compression_is_the_vaes_with_the_models_patches(case: tuple[str, Any, A
     expected = {
         "allegro": (4, 16),
         "animatediff": (1, 2),
+        "animatediff-sdxl": (1, 2),
         "easyanimate": (4, 16),
         "flux": (1, 2),  # and twice that, see PACKED
         "hunyuan-video": (4, 16),
@@ -156,7 +157,7 @@ def test_compression_is_the_vaes_with_the_models_patches(case: tuple[str, Any, A
 def test_objective_follows_the_scheduler(case: tuple[str, Any, Any]) -> None:
     name, pipeline, _ = case
     objective = objective_of(pipeline.scheduler)
-    if name in ("allegro", "animatediff", "latte", "pixart"):
+    if name in ("allegro", "animatediff", "animatediff-sdxl", "latte", "pixart"):
         assert isinstance(objective, Diffusion)
         assert objective.prediction == "epsilon"
     else:

@@ -1,0 +1,194 @@
+"""What trains, and the pipeline that it runs in: a component of a pipeline, or one by itself with a pipeline beside it.
+
+A motion adapter's parameters train inside the UNet that it is plugged into, by the same names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from modelgrow.pipelines.dtypes import resolve_dtype
+from modelgrow.pipelines.growth import read_along
+from modelgrow.pipelines.load import load_pipeline, locate, resolve_device
+from modelgrow.pipelines.models import load_model
+from modelgrow.pipelines.motion_adapter import ADAPTER, PLACE, UNET, check_fit, is_motion, plug_in
+from modelgrow.surgery import Component, TrainError, open_source
+from modelgrow.surgery.grown import stock_name
+from modelgrow.surgery.slot import slot_of
+from modelgrow.surgery.source import PIPELINE_NAME, components_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from modelgrow.surgery import Checkpoint, Source
+
+    from .settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """A component that trains."""
+
+    source: Source
+    """What was named, and is written again with what was learned."""
+    component: Component
+    """Its part that trains; "" is its name where the source is a component by itself."""
+    around: Source
+    """The pipeline that it runs in; the source itself, for a whole pipeline."""
+    place: str
+    """What the model that holds its parameters is called there."""
+
+    @property
+    def is_alone(self) -> bool:
+        return self.source.pipeline is None
+
+    @property
+    def is_adapter(self) -> bool:
+        return stock_name(self.component.class_name) == ADAPTER
+
+    @property
+    def model_class(self) -> str:
+        """Of the model that holds its parameters."""
+        return UNET if self.is_adapter else self.component.class_name
+
+    @property
+    def within(self) -> Callable[[str], bool] | None:
+        """Which of that model's parameters and modules are the component's, by name; None: all."""
+        return is_motion if self.is_adapter else None
+
+
+def choose(settings: Settings) -> Chosen:
+    """Raises `GrowError` if nothing there has grown, or what was named is no pipeline and there is none beside it."""
+    return _of_pipeline(settings) if settings.pipeline is None else _alone(settings, settings.pipeline)
+
+
+def load(chosen: Chosen, *, device: str, quantization: Any = None) -> Any:
+    """The pipeline, with the component in its place.
+
+    Raises:
+        GenerateError: It can't be loaded, or the two do not fit.
+    """
+    checkpoint = chosen.component.checkpoint
+    if chosen.is_adapter and checkpoint is not None:
+        if quantization is not None:
+            raise TrainError("quantize: not for a motion adapter, which is plugged into a UNet as that is loaded")
+        return plug_in(checkpoint, chosen.around, device=device)
+    if not chosen.is_alone or checkpoint is None:
+        return load_pipeline(chosen.around.path, device=device, quantization=quantization)
+    bits = quantization.quant_mapping[chosen.place] if quantization is not None else None
+    dtype = resolve_dtype("auto", resolve_device(device))
+    model = load_model(checkpoint, dtype=dtype, device=None, quantization=bits)
+    pipeline = load_pipeline(chosen.around.path, device=device, components={chosen.place: model})
+    if slot_of(checkpoint.config):
+        read_along(pipeline)
+    return pipeline
+
+
+def _of_pipeline(settings: Settings) -> Chosen:
+    path = Path(settings.model)
+    if path.exists() and not (path / PIPELINE_NAME).is_file():
+        raise TrainError(_needs_pipeline(open_source(settings.model), path))
+    source = open_source(str(locate(settings.model)))
+    component = _grown_part(source, settings)
+    plain = next((part for part in source.components if part.name == PLACE and part.class_name != UNET), None)
+    if stock_name(component.class_name) != ADAPTER:
+        return Chosen(source=source, component=component, around=source, place=component.name)
+    if plain is None:
+        raise TrainError(
+            f"{source.name}: {component.name} is a copy of what the pipeline's {PLACE} holds, and the {PLACE} is what "
+            "runs and trains: grow both (grow expand without --component), or train this one by itself, with --pipeline"
+        )
+    return Chosen(source=source, component=component, around=source, place=PLACE)
+
+
+def _grown_part(source: Source, settings: Settings) -> Component:
+    """The one named, or the first that has grown; for "all" and LoRA the denoiser, grown or not."""
+    if settings.component is not None:
+        for part in source.components:
+            if part.name == settings.component:
+                return part
+        raise TrainError(f"{source.name}: has no component {settings.component!r}")
+    grown = [part for part in source.components if part.checkpoint is not None and part.checkpoint.record]
+    if grown:
+        # Of an AnimateDiff pipeline both have grown, the UNet and the adapter that it holds; the UNet runs.
+        return next((part for part in grown if part.class_name == UNET), grown[0])
+    if settings.train in ("all", "lora"):
+        for part in source.components:
+            if part.name in ("transformer", "unet"):
+                return part
+    raise TrainError(f"{source.name}: nothing in it has grown (no growth.json); grow it first with grow expand")
+
+
+def _needs_pipeline(source: Source, path: Path) -> str:
+    component = source.components[0]
+    if (path.parent / PIPELINE_NAME).is_file():
+        return f"{path}: one component of a pipeline. Name the pipeline: {path.parent}"
+    where = f"{path}: a {component.class_name} by itself, and training needs a VAE and a text encoder too. Give "
+    if stock_name(component.class_name) == ADAPTER:
+        return f"{where}--pipeline, the Stable Diffusion pipeline to plug it into"
+    record = component.checkpoint.record if component.checkpoint else None
+    of = f", grown from {record.base.name}" if record else ""
+    return f"{where}--pipeline, the pipeline that it belongs to (this one is{of or ' of the base'})"
+
+
+def _alone(settings: Settings, pipeline: str) -> Chosen:
+    source = open_source(settings.model)
+    if source.pipeline is not None:
+        raise TrainError(
+            f"{source.name}: a whole pipeline; --pipeline is for a component by itself. Leave it out, or name one of "
+            f"its folders instead: {', '.join(part.name for part in source.components)}"
+        )
+    (component,) = source.components
+    if component.checkpoint is None or (component.checkpoint.record is None and settings.train not in ("all", "lora")):
+        raise TrainError(f"{source.name}: has not grown (no growth.json); grow it first with grow expand")
+    around = open_source(pipeline, headers_only=True)
+    if around.pipeline is None:
+        raise TrainError(f"--pipeline {pipeline}: no pipeline: there is no {PIPELINE_NAME} in it")
+    if stock_name(component.class_name) == ADAPTER:
+        check_fit(component.checkpoint, around)
+        place, without = PLACE, ["safety_checker"]
+    else:
+        place = _place(component, around.pipeline, settings)
+        _check_same_kind(component.checkpoint, around, place)
+        without = [place]
+    here = open_source(str(locate(pipeline, without=without)))
+    if place not in without:
+        return Chosen(source=source, component=component, around=replace(here, name=around.name), place=place)
+    others = (part for part in here.components if part.name != place)
+    parts = (*others, replace(component, name=place))
+    whole = replace(here, name=around.name, components=parts)
+    return Chosen(source=source, component=component, around=whole, place=place)
+
+
+def _place(component: Component, index: Mapping[str, Any], settings: Settings) -> str:
+    """What the pipeline calls a component of this class."""
+    stock = stock_name(component.class_name)
+    found = [name for name, kind in components_of(index).items() if stock_name(kind) == stock]
+    if settings.component is not None:
+        found = [name for name in found if name == settings.component]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise TrainError(
+            f"--pipeline {settings.pipeline}: {' and '.join(found)} are {stock}; say with --component which one "
+            f"{settings.model} is"
+        )
+    has = ", ".join(f"{name} ({kind})" for name, kind in components_of(index).items())
+    which = f" called {settings.component}" if settings.component else ""
+    raise TrainError(f"--pipeline {settings.pipeline}: has no {stock}{which}, which {settings.model} is; it has {has}")
+
+
+def _check_same_kind(checkpoint: Checkpoint, around: Source, place: str) -> None:
+    """Raises `TrainError` where the pipeline's own component is another model than what the grown one was."""
+    own = next((part.checkpoint for part in around.components if part.name == place), None)
+    steps = checkpoint.record.steps if checkpoint.record else ()
+    edited = {key for step in steps for key in (*step.config_before, *step.config_added)}
+    for key, value in own.config.items() if own is not None else ():
+        ours = checkpoint.config.get(key, value)
+        if not key.startswith("_") and key not in edited and ours != value:
+            raise TrainError(
+                f"{checkpoint.path}: {key} is {ours!r:.80}, and {value!r:.80} in {around.name}'s {place}, so it is of "
+                "another model; name the pipeline that it was grown from"
+            )
