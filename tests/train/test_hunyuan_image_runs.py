@@ -27,7 +27,7 @@ from modelgrow.train.slot import MASK, STATES
 # diffusers' schedulers with numpy 2
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
-SIZES = dict(zip(("num_frames", "height", "width"), SIZE, strict=True))
+SIZES: dict[str, Any] = dict(zip(("num_frames", "height", "width"), SIZE, strict=True))
 CLIPS = "paraphrases:1:2"
 """With long captions."""
 EVERY_NTH = {"latent-concat": 2, "token-replace": 4}

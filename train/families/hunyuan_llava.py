@@ -6,7 +6,8 @@ picture. The picture's latents stay. The transformer has them by its config's `i
 in channels beside the noise, or "token_replace", as the first latent frame, told timestep 0, which it need not answer.
 
 They are of the picture by itself, as in the pipeline: the VAE's norms mix the frames of a clip, so the first latent
-frame of the clip is another.
+frame of the clip is another. The model is told a guidance of 6, if it is told one, as in its own training
+(HunyuanVideo-I2V, `run_train_image2video_lora.sh`); the pipeline's default is 1.
 
 Shape letters: B samples, C channels, T frames in pixels, F latent frames, h, w height and width of the latents.
 """
