@@ -17,6 +17,7 @@ from modelgrow.train.families import (
     hunyuan_llava,
     hunyuan_video,
     wan,
+    wan_animate,
     wan_first_frame,
     wan_image,
 )
@@ -45,6 +46,12 @@ WAN, COGVIDEOX, HUNYUAN = "WanTransformer3DModel", "CogVideoXTransformer3DModel"
             "Wan-AI/Wan2.2-TI2V-5B-Diffusers",
             {"_class_name": "WanImageToVideoPipeline", "expand_timesteps": True},
             wan_first_frame,
+        ),
+        (
+            "GrownWanAnimateTransformer3DModel",
+            "Wan-AI/Wan2.2-Animate-14B-Diffusers",
+            {"_class_name": "WanAnimatePipeline"},
+            wan_animate,
         ),
         (COGVIDEOX, "zai-org/CogVideoX1.5-5B", {"_class_name": "CogVideoXPipeline"}, cogvideox),
         (COGVIDEOX, "zai-org/CogVideoX1.5-5B-I2V", {"_class_name": "CogVideoXImageToVideoPipeline"}, cogvideox_image),
@@ -131,7 +138,6 @@ def test_without_a_config_it_is_text_to_video() -> None:
             {"_class_name": "HunyuanVideoImageToVideoPipeline"},
             "reads 32 channels, .* reads 16 with token_replace, and 33 with latent_concat",
         ),
-        ("WanAnimateTransformer3DModel", {}, {"_class_name": "WanAnimatePipeline"}, "a pose clip and a face clip"),
     ],
 )
 def test_refused(class_name: str, config: dict[str, Any], index: dict[str, Any], error: str) -> None:

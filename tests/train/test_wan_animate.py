@@ -78,8 +78,8 @@ def test_predict_is_the_pipelines_call(controls: dict[str, np.ndarray], pipeline
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     assert torch.equal(answer(pipeline, kwargs, text, given=False), found)
     assert (answer(pipeline, kwargs, text, given=True) - expected).abs().max() > 1e-3
-    for name in controls:
-        other = conditions(pipeline, controls={**controls, name: 255 - controls[name]})
+    for name, frames in controls.items():
+        other = conditions(pipeline, controls={**controls, name: 255 - frames})
         assert (answer(pipeline, kwargs, text | other) - expected).abs().max() > 1e-3, name
     middle, first = CLIP.copy(), CLIP.copy()
     middle[1:], first[0] = 255 - middle[1:], 255 - first[0]

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 TOLERANCE = 0.01
 """How far a control clip's frame rate may be from its clip's, as a share of the faster one."""
 
+_NEEDED = "which this model reads; name it in a column {name} of the list, or lay it beside X.mp4 as X.{name}.mp4"
+
 Required = bool
 """Whether a model that reads a control clip can't do without it."""
 
@@ -50,11 +52,16 @@ def count(found: tuple[Found, ...]) -> dict[str, int]:
 
 @dataclass(frozen=True, kw_only=True)
 class Beside:
-    """A clip's control clips, looked into. `num_frames`: of the shortest; None without any. `digests`: by name."""
+    """A clip's control clips by name: their bytes, the digests of these, and their lengths in frames."""
 
     media: Mapping[str, Media]
     digests: Mapping[str, str]
-    num_frames: int | None
+    lengths: Mapping[str, int]
+
+    def shorter_than(self, num_frames: int) -> str | None:
+        """The shortest one, if it is shorter than that."""
+        shortest = min(self.lengths, key=lambda name: self.lengths[name], default=None)
+        return shortest if shortest is not None and self.lengths[shortest] < num_frames else None
 
 
 def look(found: Found, info: VideoInfo, names: tuple[str, ...], wanted: Mapping[str, Required]) -> Beside:
@@ -72,11 +79,11 @@ def look(found: Found, info: VideoInfo, names: tuple[str, ...], wanted: Mapping[
     """
     media: dict[str, Media] = {}
     digests: dict[str, str] = {}
-    lengths: list[int] = []
+    lengths: dict[str, int] = {}
     for name in names:
         place = found.controls.get(name)
         if place is None:
-            raise DataError(f"has no {name}, {'which this model reads' if wanted[name] else 'and others have'}")
+            raise DataError(f"has no {name}, {_NEEDED.format(name=name) if wanted[name] else 'and others have'}")
         if isinstance(place, DataError):
             raise DataError(f"its {name}: {place}")
         try:
@@ -85,8 +92,8 @@ def look(found: Found, info: VideoInfo, names: tuple[str, ...], wanted: Mapping[
             raise DataError(f"its {name} {error}") from error
         _check_rate(name, control.fps, info.fps)
         media[name], digests[name] = place, place.digest()
-        lengths.append(control.num_frames)
-    return Beside(media=media, digests=digests, num_frames=min(lengths, default=None))
+        lengths[name] = control.num_frames
+    return Beside(media=media, digests=digests, lengths=lengths)
 
 
 def _check_rate(name: str, rate: float | None, clips: float | None) -> None:

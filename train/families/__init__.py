@@ -27,9 +27,10 @@ from . import (
     sd3,
     svd,
     wan,
+    wan_animate,
     wan_vace,
 )
-from .choose import CHOICES, REFUSED
+from .choose import CHOICES
 from .family import trait
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ __all__ = ["FAMILIES", "family_of", "trait"]
 FAMILIES: dict[str, Any] = {
     "WanTransformer3DModel": wan,
     "WanVACETransformer3DModel": wan_vace,
+    "WanAnimateTransformer3DModel": wan_animate,
     "CogVideoXTransformer3DModel": cogvideox,
     "LTXVideoTransformer3DModel": ltx,
     "LTX2VideoTransformer3DModel": ltx2,
@@ -80,8 +82,6 @@ def family_of(
         TrainError: It is not trained here yet, or not in that pipeline.
     """
     stock = stock_name(class_name)
-    if stock in REFUSED:
-        raise TrainError(REFUSED[stock])
     if stock not in FAMILIES:
         raise TrainError(f"{class_name} can grow, but not be trained here yet; these can: {', '.join(FAMILIES)}")
     if stock in CHOICES and config is not None:

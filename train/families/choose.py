@@ -30,10 +30,6 @@ IMAGE_TO_VIDEO = "ImageToVideo"
 """In the names of diffusers' pipelines that start from a picture."""
 HUNYUAN_LLAVA = "HunyuanVideoImageToVideoPipeline"
 """Whose language model reads the picture too."""
-ANIMATE = (
-    "WanAnimateTransformer3DModel can grow, but not be trained here: it reads a pose clip and a face clip of every "
-    "clip, made by detectors that are not part of its pipeline"
-)
 
 
 def _wan(config: Said, index: Said) -> Any:
@@ -102,7 +98,6 @@ CHOICES: Mapping[str, Callable[[Said, Said], Any]] = {
     "CosmosTransformer3DModel": _cosmos,
     "HunyuanVideoTransformer3DModel": _hunyuan_video,
 }
-REFUSED: Mapping[str, str] = {"WanAnimateTransformer3DModel": ANIMATE}
 
 
 def _channels(config: Said) -> tuple[int, int]:
