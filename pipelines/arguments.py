@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Parameters = Mapping[str, inspect.Parameter]
 
-FRAME_COUNTS = ("num_frames", "video_length", "frames")
+FRAME_COUNTS = ("num_frames", "video_length", "frames", "segment_frame_length")
 FRAME_RATES = ("frame_rate", "fps")
 POSITIVE = ("num_frames", "height", "width", "num_inference_steps", "fps")
 SET_HERE = {
@@ -43,6 +43,7 @@ SET_HERE = {
 """What generation.json can't set, and what is no number, text or switch to be written down."""
 
 _TRAINED_FPS = {
+    "WanAnimate": 30,
     "Wan": 16,
     "CogVideoX": 8,
     "HunyuanVideo": 24,
@@ -52,7 +53,7 @@ _TRAINED_FPS = {
     "EasyAnimate": 8,
     "Latte": 8,
 }
-"""Frames per second of the clips that a family was trained on, by the start of its pipeline's name."""
+"""Frames per second of the clips that a family was trained on, by the start of its pipeline's name; the first holds."""
 _OTHER_FPS = 16
 _INPUTS = ("prompt", "image", "video")
 
