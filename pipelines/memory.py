@@ -24,6 +24,7 @@ from torch._subclasses.fake_tensor import (
 )
 from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from .one_clip import as_it_runs
 
@@ -54,7 +55,8 @@ class Forecast:
 
 
 class TensorPeak(TorchDispatchMode):
-    """Counts bytes of the tensors that are made inside, each storage once and until it is freed."""
+    """Counts bytes of the tensors that are made inside, each storage once and until it is freed. A view of something
+    older makes nothing."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -63,22 +65,27 @@ class TensorPeak(TorchDispatchMode):
         self._sizes: dict[int, int] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for tensor in _tensors((args, kwargs)):
+            self._note(tensor.untyped_storage(), made=False)
         output = func(*args, **(kwargs or {}))
-        for tensor in output if isinstance(output, tuple | list) else (output,):
-            if isinstance(tensor, torch.Tensor):
-                self._note(tensor.untyped_storage())
+        for tensor in _tensors(output):
+            self._note(tensor.untyped_storage(), made=True)
         return output
 
-    def _note(self, storage: Any) -> None:
+    def _note(self, storage: Any, *, made: bool) -> None:
         key = storage._cdata
         if key not in self._sizes:
-            self._sizes[key] = storage.nbytes()
+            self._sizes[key] = storage.nbytes() if made else 0
             self.held += self._sizes[key]
             self.peak = max(self.peak, self.held)
             weakref.finalize(storage, self._drop, key)
 
     def _drop(self, key: int) -> None:
         self.held -= self._sizes.pop(key)
+
+
+def _tensors(values: Any) -> list[torch.Tensor]:
+    return [value for value in tree_leaves(values) if isinstance(value, torch.Tensor)]
 
 
 def activation_bytes(module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,8 +27,21 @@ def measure_step(model: torch.nn.Module, loss: Callable[[], torch.Tensor]) -> Co
 
     Args:
         model: Its parameters require gradients or not, as they will in the run.
-        loss: Runs the model, on real or on fake tensors.
+        loss: Runs the model.
     """
+    counter: Any = FlopCounterMode(display=False)
+    with counter:
+        with keeping(model) as kept:
+            value = loss()
+        value.backward()
+    for parameter in model.parameters():
+        parameter.grad = None
+    return Cost(flops=int(counter.get_total_flops()), saved_bytes=sum(kept.values()))
+
+
+@contextmanager
+def keeping(model: torch.nn.Module) -> Iterator[dict[int, int]]:
+    """Inside, gather what is kept for the backward pass: bytes by storage, those of the model left out."""
     own = {_storage(part) for tensor in (*model.parameters(), *model.buffers()) for part in parts_of(tensor)}
     kept: dict[int, int] = {}
 
@@ -37,15 +51,8 @@ def measure_step(model: torch.nn.Module, loss: Callable[[], torch.Tensor]) -> Co
                 kept[storage] = part.untyped_storage().nbytes()
         return tensor
 
-    counter: Any = FlopCounterMode(display=False)
-    with counter:
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            value = loss()
-        saved = sum(kept.values())
-        value.backward()
-    for parameter in model.parameters():
-        parameter.grad = None
-    return Cost(flops=int(counter.get_total_flops()), saved_bytes=saved)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield kept
 
 
 def _storage(tensor: torch.Tensor) -> int:

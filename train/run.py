@@ -157,16 +157,23 @@ def predict(run: Run) -> Memory:
         optimizer=run.settings.optimizer,
         average=bool(run.settings.ema_decay),
         autocast=run.autocast,
+        accumulate=run.settings.accumulate,
+        beside=3 * batch.latents.nbytes,  # latents, noise and target
+        device=run.accelerator.device,
     )
+    processes = run.accelerator.num_processes
     if is_zero(run.accelerator):
-        return memory.zero(run.accelerator.num_processes)
-    return memory.split(run.accelerator.num_processes) if run.is_split else memory
+        return memory.zero(processes)
+    if run.is_split:
+        return memory.split(processes)
+    return memory.doubled() if processes > 1 else memory
 
 
 def about_data(data: DataReport) -> list[str]:
     """What is trained on, in lines; what is not, and why."""
     sizes = ", ".join(f"{b.clips} of {b.num_frames} x {b.height} x {b.width}" for b in data.buckets)
     lines = [f"{data.name}: {data.clips} clips ({sizes}), {data.frames_used:.0%} of their frames are trained on"]
+    lines += [control.sentence for control in data.controls]
     lines += [f"left out: {refused.name}: {refused.reason}" for refused in data.refused[:SHOWN]]
     if len(data.refused) > SHOWN:
         lines.append(f"and {len(data.refused) - SHOWN} more, all in data.json")

@@ -9,7 +9,6 @@ from tiny_runs import settings
 
 from modelgrow.surgery import TrainError
 from modelgrow.train.keep import SETTINGS_NAME, keep_settings
-from modelgrow.train.memory import Memory
 from modelgrow.train.settings import parse_settings, read_settings
 
 
@@ -52,11 +51,3 @@ def test_a_setting_that_an_older_version_did_not_know(tmp_path: Path) -> None:
     path.write_text("\n".join(lines))
     with pytest.raises(TrainError, match=r"contrast was 1\.0, is 1\.2"):
         keep_settings(settings(tmp_path / "model", tmp_path, contrast=1.2), tmp_path)
-
-
-def test_memory_is_told_in_a_unit_that_fits() -> None:
-    small = Memory(weights=2_000_000, gradients=500_000, optimizer=0, average=0, activations=1_500_000)
-    assert small.sentence.startswith("predicted peak 4.0 MB (weights 2.0, gradients 0.5, activations 1.5);")
-    large = Memory(weights=2_000_000_000, gradients=500_000_000, optimizer=0, average=0, activations=1)
-    assert large.sentence.startswith("predicted peak 2.50 GB (weights 2.00, gradients 0.50,")
-    assert large.split(2) == Memory(weights=10**9, gradients=25 * 10**7, optimizer=0, average=0, activations=1)
