@@ -13,6 +13,7 @@ from modelgrow.surgery import GenerateError, strict_json
 from modelgrow.surgery.selection import GENERATION_NAME
 
 from .controls import NAMES as CONTROL_CLIPS
+from .controls import THEIRS
 from .inputs import as_pictures, fit, read_image, read_video
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ FRAME_COUNTS = ("num_frames", "video_length", "frames", "segment_frame_length")
 FRAME_RATES = ("frame_rate", "fps")
 POSITIVE = ("num_frames", "height", "width", "num_inference_steps", "fps")
 SET_HERE = {
+    *THEIRS,
     "prompt",
     "image",
     "last_image",

@@ -70,13 +70,15 @@ def write_shard(path: Path, members: dict[str, bytes]) -> Path:
 
 @dataclass(frozen=True, kw_only=True)
 class Listed:
-    """A source whose pixels are the clip's number, and which can't read those in `broken`."""
+    """A source whose pixels are the clip's number, and which can't read those in `broken`, nor the control clips of
+    those in `broken_controls`."""
 
     clips: tuple[Clip, ...]
     name: str = "listed"
     refused: tuple[Refused, ...] = ()
     fingerprint: str = "listed 1"
     broken: tuple[str, ...] = ()
+    broken_controls: tuple[str, ...] = ()
 
     @property
     def found_controls(self) -> dict[str, int]:
@@ -90,9 +92,27 @@ class Listed:
 
     def read_control(self, clip: Clip, name: str, *, num_frames: int, height: int, width: int) -> np.ndarray:
         """As many levels brighter as its name stands in the clip's list, plus 100."""
+        if clip.key in self.broken_controls:
+            raise DataError(f"{clip.key}: its {name} is damaged")
         frames = self.read(clip, num_frames=num_frames, height=height, width=width)
         return frames + np.uint8(100 + clip.controls.index(name))
 
 
-def clip(key: str, *, num_frames: int = 9, height: int = 32, width: int = 32, long: str | None = None) -> Clip:
-    return Clip(key=key, caption=f"clip {key}", long_caption=long, num_frames=num_frames, height=height, width=width)
+def clip(
+    key: str,
+    *,
+    num_frames: int = 9,
+    height: int = 32,
+    width: int = 32,
+    long: str | None = None,
+    controls: tuple[str, ...] = (),
+) -> Clip:
+    return Clip(
+        key=key,
+        caption=f"clip {key}",
+        long_caption=long,
+        num_frames=num_frames,
+        height=height,
+        width=width,
+        controls=controls,
+    )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from modelgrow.pipelines.arguments import parameters_of
-from modelgrow.pipelines.export import Strip, save_clip, write_sheet
+from modelgrow.pipelines.export import Strip, save_clip, write_mp4, write_sheet
 from modelgrow.pipelines.generate import GenerateOptions, generate
 
 from .preview_image import IMAGE_NAME, LAST_NAME, preview_controls, preview_images
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 class Previews:
     """Makes `previews/step-00000200-0.mp4` and a contact sheet of all prompts, the base's clips above the run's.
 
-    A model that starts from a picture gets the same one every time, which lies there too. One that reads no prompts
-    makes one clip. Where FSDP2 splits the model every process makes the clips, and the main one writes them.
+    A model that starts from a picture, or reads control clips, gets the same ones every time, which lie there too.
+    One that reads no prompts makes one clip. Where FSDP2 splits the model every process makes the clips, and the main
+    one writes them.
     """
 
     def __init__(self, run: Run) -> None:
@@ -32,8 +33,8 @@ class Previews:
         self.folder: Path = run.folder / "previews"
         self.images = preview_images(run)
         self.controls = preview_controls(run)
-        if self.images:
-            self._write_image()
+        if self.images or self.controls:
+            self._write_inputs()
         prompts: tuple[str | None, ...] = run.settings.previews
         self.prompts = prompts if prompts or "prompt" in parameters_of(run.pipeline) else (None,)
         self.base = {prompt: self._clip(prompt).frames for prompt in self.prompts}
@@ -53,13 +54,19 @@ class Previews:
                 Strip(title=f"before: {title}", frames=self.base[prompt]),
                 Strip(title=f"step {step}: {title}", frames=clip.frames),
             ]
+        if self.controls:  # below what was made of them
+            strips += [Strip(title=name, frames=frames) for name, frames in self.controls.shown.items()]
         if strips:
             write_sheet(strips, self.folder / f"step-{step:08d}.png", caption=f"step {step}", settings={})
 
-    def _write_image(self) -> None:
+    def _write_inputs(self) -> None:
         if self.run.accelerator.is_main_process:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self.images[0].save(self.folder / IMAGE_NAME)
+            for image in self.images[:1]:
+                image.save(self.folder / IMAGE_NAME)
+            if self.controls:
+                for name, frames in self.controls.frames.items():
+                    write_mp4(frames, self.folder / f"{name}.mp4", fps=self.controls.fps, settings={})
         if self.run.is_split:  # else the main process is here alone
             self.run.accelerator.wait_for_everyone()
 
@@ -79,7 +86,8 @@ class Previews:
         if self.controls is not None:
             family: Any = self.run.family
             extra |= family.preview_arguments(self.run.pipeline, self.controls.frames)
-        with evaluating(self.run.model), self.run.autocast(), torch.random.fork_rng():
+        run = self.run
+        with run.parts.all_placed(), evaluating(run.model), run.autocast(), torch.random.fork_rng():
             return generate(self.run.pipeline, options, extra=extra)
 
 

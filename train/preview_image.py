@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 IMAGE_NAME = "image.png"
 LAST_NAME = "last_image"
 """What pipelines call the picture that a clip ends with."""
+_FPS = 16
+"""Of clips that do not say."""
 
 
 def check_image(settings: Settings) -> None:
@@ -62,12 +64,21 @@ def needs_last(pipeline: Any) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class PreviewControls:
-    """A clip's control clips by name, `(T, H, W, 3)` uint8, and the size of the clip that is made from them."""
+    """A clip's control clips by name, `(T, H, W, 3)` uint8, and the size of the clip that is made from them.
+
+    `fps`: of the files that show them.
+    """
 
     frames: Mapping[str, np.ndarray]
+    fps: int
     num_frames: int
     height: int
     width: int
+
+    @property
+    def shown(self) -> dict[str, np.ndarray]:
+        """Those that are as large as the clip, so that they fit on its contact sheet."""
+        return {name: frames for name, frames in self.frames.items() if frames.shape[1:3] == (self.height, self.width)}
 
 
 def preview_controls(run: Run) -> PreviewControls | None:
@@ -82,6 +93,7 @@ def preview_controls(run: Run) -> PreviewControls | None:
     sizes = {name: control.size for name, control in controls_of(run.family, run.pipeline).items()}
     return PreviewControls(
         frames=read_controls(run.clips, clip, bucket, sizes),
+        fps=max(1, round(clip.fps or _FPS)),
         num_frames=bucket.num_frames,
         height=bucket.height,
         width=bucket.width,

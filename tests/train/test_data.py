@@ -214,6 +214,7 @@ def test_the_report_by_hand(tmp_path: Path) -> None:
         "caption_words": {"least": 1, "median": 2, "most": 3},
         "long_captions": 0,
         "frames_used": 18 / 32,
+        "controls": [],
         "buckets": [{"num_frames": 9, "height": 32, "width": 32, "clips": 2}],
         "refused": [
             {"name": "d.mp4", "reason": "is empty"},

@@ -1,20 +1,25 @@
-"""Wan VACE: its control stream reads what the pipeline makes of nothing, or of a first frame and a mask."""
+"""Wan VACE: its control stream reads what the pipeline makes of nothing, of a first frame, of control clips."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from clip_files import write_captioned, write_video
 from diffusers import FlowMatchEulerDiscreteScheduler, WanVACEPipeline
 from models import build
+from PIL import Image
 from tiny_from_images import tiny
 from tiny_pipelines import TRANSFORMER, VAE, text_encoder, tokenizer
 from tiny_runs import bytes_of, settings
 
-from modelgrow.surgery import ExpandOptions, execute, open_checkpoint, open_source, plan_expand, prepare
+from modelgrow.pipelines.inputs import read_video
+from modelgrow.surgery import ExpandOptions, TrainError, execute, open_checkpoint, open_source, plan_expand, prepare
+from modelgrow.train.data.encode import to_pixels
 from modelgrow.train.families import wan_vace
 from modelgrow.train.objectives import RectifiedFlow
 from modelgrow.train.objectives.one_side import OneSide
@@ -68,7 +73,7 @@ def test_predict_is_the_pipelines_call(given: bool, pipeline: Any) -> None:
     kwargs, expected = recorded_call(pipeline, **control)
     pixels = torch.tensor(frames).permute(3, 0, 1, 2)[None] / 127.5 - 1
     with torch.no_grad():
-        text = {**wan_vace.encode_text(pipeline, [PROMPT]), **wan_vace.encode_conditions(pipeline, pixels, [None])}
+        text = {**wan_vace.encode_text(pipeline, [PROMPT]), **wan_vace.encode_conditions(pipeline, pixels, [None], {})}
         told = torch.stack([kwargs["timestep"], torch.full((1,), float(given))], dim=1)
         found, other = (
             wan_vace.predict(pipeline, pipeline.transformer, kwargs["hidden_states"], timesteps, text)
@@ -78,6 +83,48 @@ def test_predict_is_the_pipelines_call(given: bool, pipeline: Any) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     assert (other - expected).abs().max() > 1e-3
     assert torch.equal(plain, other if given else found)
+
+
+def pictures(frames: np.ndarray) -> list[Image.Image]:
+    return [Image.fromarray(frame) for frame in frames]
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("given", [False, True])
+def test_control_clips_are_read_as_the_pipeline_reads_them(given: bool, masked: bool, pipeline: Any) -> None:
+    """With `given`, the first frame is the clip's own, and black in the mask."""
+    rng = np.random.default_rng(0)
+    shape = (SIZE["num_frames"], SIZE["height"], SIZE["width"], 3)
+    clip, control = (rng.integers(256, size=shape, dtype=np.uint8) for _ in range(2))
+    # A coded mask is not only black and white: what is kept is decided at the middle, what the model reads is not.
+    levels = rng.integers(256, size=(SIZE["num_frames"], 4, 6, 1), dtype=np.uint8)
+    mask = levels.repeat(8, axis=1).repeat(8, axis=2).repeat(3, axis=3)
+    asked, asked_mask = control.copy(), mask.copy() if masked else np.full(shape, 255, dtype=np.uint8)
+    if given:
+        asked[0], asked_mask[0] = clip[0], 0
+    shown = {"video": pictures(asked), **({"mask": pictures(asked_mask)} if masked or given else {})}
+    kwargs, expected = recorded_call(pipeline, **shown)
+    clips = {"control_video": control, **({"mask_video": mask} if masked else {})}
+    controls = {name: to_pixels(frames)[None] for name, frames in clips.items()}
+    with torch.no_grad():
+        text = wan_vace.encode_text(pipeline, [PROMPT])
+        read = wan_vace.encode_conditions(pipeline, to_pixels(clip)[None], [None], controls)
+        told = torch.stack([kwargs["timestep"], torch.full((1,), float(given))], dim=1)
+        noisy = kwargs["hidden_states"]
+        found = wan_vace.predict(pipeline, pipeline.transformer, noisy, told, {**text, **read})
+        plain = wan_vace.encode_conditions(pipeline, to_pixels(clip)[None], [None], {})
+        other = wan_vace.predict(pipeline, pipeline.transformer, noisy, told, {**text, **plain})
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert (other - expected).abs().max() > 1e-3, "without control clips it must differ"
+    arguments = wan_vace.preview_arguments(pipeline, clips)
+    assert [np.asarray(frame).tolist() for frame in arguments["video"]] == control.tolist()
+    assert set(arguments) == {"video", "mask"} if masked else {"video"}
+
+
+def test_a_mask_by_itself_keeps_nothing(pipeline: Any) -> None:
+    clip = torch.zeros(1, 3, 5, 32, 48)
+    with pytest.raises(TrainError, match=r"the clips have mask_video and no control_video, of which a mask keeps"):
+        wan_vace.encode_conditions(pipeline, clip, [None], {"mask_video": clip})
 
 
 def test_the_objective_says_which_samples_have_their_first_frame(pipeline: Any) -> None:
@@ -102,13 +149,17 @@ def test_two_transformers_have_their_sides_here_too() -> None:
     assert found == ToldFlow(flow=OneSide(shift=5.0, low=0.9), share=1.0)
 
 
-def test_a_run_trains_what_is_new(pipeline: Any, tmp_path: Path) -> None:
-    pipeline.save_pretrained(tmp_path / "base")
+def grown_from(pipeline: Any, folder: Path) -> Path:
+    pipeline.save_pretrained(folder / "base")
     options = ExpandOptions(mode="suffix", blocks=1)
     job = prepare(
-        open_source(str(tmp_path / "base")), lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, options)
+        open_source(str(folder / "base")), lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, options)
     )
-    grown = execute(job, tmp_path / "grown")
+    return execute(job, folder / "grown")
+
+
+def test_a_run_trains_what_is_new(pipeline: Any, tmp_path: Path) -> None:
+    grown = grown_from(pipeline, tmp_path)
     changes = {"data": "shapes:1:2", "steps": 2, "batch_size": 1, "first_frame": 0.5, **SIZE}
     result = train(settings(grown, tmp_path / "run", **changes))
     record = open_checkpoint(result.model / "transformer").record
@@ -117,3 +168,37 @@ def test_a_run_trains_what_is_new(pipeline: Any, tmp_path: Path) -> None:
     changed = {name for name in before if before[name] != after[name]}
     assert changed
     assert changed <= set(record.new)
+
+
+def test_a_run_with_control_clips_shows_what_it_makes_of_them(pipeline: Any, tmp_path: Path) -> None:
+    grown = grown_from(pipeline, tmp_path)
+    (grown / "generation.json").write_text('{"num_inference_steps": 2}')
+    data = tmp_path / "data"
+    for name in ("a", "b", "c"):
+        write_captioned(data / f"{name}.mp4", name)
+    for name in ("a.control_video.mp4", "b.control_video.webm", "c.pose_video.mp4"):
+        write_video(data / name, num_frames=6)
+    changes = {
+        "data": str(data),
+        "steps": 2,
+        "batch_size": 2,
+        "first_frame": 0.5,
+        "previews": (PROMPT,),
+        "preview_every": 2,
+        **SIZE,
+    }
+    said: list[str] = []
+    result = train(settings(grown, tmp_path / "run", **changes), announce=said.append)
+    assert result.trained_parameters
+    report = json.loads((tmp_path / "run" / "data.json").read_text())
+    assert (report["clips"], report["num_frames"]["most"]) == (2, 6)
+    assert report["refused"] == [{"name": "c.mp4", "reason": "has no control_video, and others have"}]
+    assert report["controls"] == [
+        {"name": "control_video", "clips": 2, "read": True},
+        {"name": "pose_video", "clips": 1, "read": False},
+    ]
+    assert "control_video lies beside 2 clips, and is read" in said
+    assert "pose_video lies beside 1 clip, and is not read by this model" in said
+    folder = tmp_path / "run" / "previews"
+    assert {path.name for path in folder.iterdir()} >= {"control_video.mp4", "step-00000002-0.mp4"}
+    assert len(read_video(folder / "step-00000002-0.mp4")) == SIZE["num_frames"]

@@ -96,7 +96,10 @@ def choose_buckets(
     for place, clip in enumerate(source.clips):
         length = max((length for length in lengths if length <= clip.num_frames), default=None)
         if length is None:
-            refused.append(Refused(name=clip.key, reason=f"has {clip.num_frames} frames, {min(lengths)} are needed"))
+            whose = f"its {clip.shortest} " if clip.shortest else ""
+            refused.append(
+                Refused(name=clip.key, reason=f"{whose}has {clip.num_frames} frames, {min(lengths)} are needed")
+            )
             continue
         aspect = Fraction(width, height) if width and height else nearest_aspect(clip.height, clip.width)
         cells[length, aspect].append(place)

@@ -20,7 +20,7 @@ class Clip:
     one space; "" where the source was opened without captions. `num_frames`, `height`, `width`: as
     displayed, so a phone's upright clip is upright. `fps`: None if the file does not say. `path`: the
     file it lies in; None for drawn clips. `controls`: the names of its control clips that are read, sorted; the
-    clip counts as no longer than the shortest of them.
+    clip counts as no longer than the shortest of them, which `shortest` names if it is shorter than the clip itself.
     """
 
     key: str
@@ -32,6 +32,7 @@ class Clip:
     fps: float | None = None
     path: Path | None = None
     controls: tuple[str, ...] = ()
+    shortest: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

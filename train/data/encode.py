@@ -22,13 +22,15 @@ if TYPE_CHECKING:
 
 Size = tuple[int, int]
 """Height and width in pixels."""
+SIZED = ("latents", "pixels")
+"""How the names end of what depends on the clips' size."""
 
 
 class Encoder(Protocol):
     """A pipeline's VAE and text encoders. What it gives is kept as it is, in its dtype.
 
     It may have `encode_conditions(pixels, frame_rates, controls)` besides: what the model reads of the clips
-    themselves and of their control clips, as text states are, of which only those whose names end in "latents" depend
+    themselves and of their control clips, as text states are, of which only those whose names end as in `SIZED` depend
     on the clips' size; `control_sizes`, by name the height and width that control clips are read at, where that is
     not the clips' own; and `encode_captions(captions, pixels)`, which reads captions with their clips, in the place of
     `encode_text`.

@@ -134,12 +134,13 @@ def _look(found: Found, captions: bool, names: tuple[str, ...], wanted: Mapping[
         key=found.key,
         caption=found.caption or "",
         long_caption=found.long_caption,
-        num_frames=min(info.num_frames, controls.num_frames or info.num_frames),
+        num_frames=min([info.num_frames, *controls.lengths.values()]),
         height=info.height,
         width=info.width,
         fps=info.fps,
         path=found.media.path,
         controls=tuple(sorted(controls.media)),
+        shortest=controls.shorter_than(info.num_frames),
     )
     return _Looked(clip=clip, beside=controls, digest=digest)
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from modelgrow.surgery import DataError
@@ -17,8 +18,6 @@ from .buckets import MAX_FRAMES
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
-
-    import numpy as np
 
     from .buckets import Buckets
     from .clip import Clip, ClipSource, Refused
@@ -48,6 +47,20 @@ class BucketReport:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ControlReport:
+    """How many clips have a control clip of a name, refused ones too, and whether the model reads it."""
+
+    name: str
+    clips: int
+    read: bool
+
+    @property
+    def sentence(self) -> str:
+        number = f"{self.clips} clip{'s' * (self.clips != 1)}"
+        return f"{self.name} lies beside {number}, and is {'read' if self.read else 'not read by this model'}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataReport:
     """A data set in numbers. Sizes are the files' own, in pixels; lengths in frames; captions in words.
 
@@ -65,6 +78,7 @@ class DataReport:
     caption_words: Range
     long_captions: int
     frames_used: float
+    controls: tuple[ControlReport, ...] = ()
     buckets: tuple[BucketReport, ...]
     refused: tuple[Refused, ...]
 
@@ -92,6 +106,10 @@ def report(source: ClipSource, buckets: Buckets) -> DataReport:
             BucketReport(num_frames=bucket.num_frames, height=bucket.height, width=bucket.width, clips=len(members))
             for bucket, members in used
         ),
+        controls=tuple(
+            ControlReport(name=name, clips=number, read=name in clips[0].controls)
+            for name, number in sorted(source.found_controls.items())
+        ),
         refused=(*source.refused, *buckets.refused),
     )
 
@@ -99,7 +117,7 @@ def report(source: ClipSource, buckets: Buckets) -> DataReport:
 def contact_sheet(
     source: ClipSource, path: Path, *, buckets: Buckets | None = None, count: int = 8, overwrite: bool = False
 ) -> tuple[str, ...]:
-    """Draw the first, the middle and the last frame of some clips, with their captions.
+    """Draw the first, the middle and the last frame of some clips, with their captions, above their control clips'.
 
     Args:
         source: The clips.
@@ -120,21 +138,26 @@ def contact_sheet(
     chosen = [sizes[number * len(sizes) // min(count, len(sizes))] for number in range(min(count, len(sizes)))]
     rows, shown, faults = [], [], []
     for clip, num_frames, height, width in chosen:
-        shrink = min(1.0, _SIDE / min(height, width))
         try:
-            frames = source.read(
-                clip, num_frames=num_frames, height=round(height * shrink), width=round(width * shrink)
-            )
+            frames = _frames(source, clip, num_frames, height, width)
         except DataError as error:
             faults.append(str(error))
             continue
-        rows.append(_row(frames[[0, len(frames) // 2, -1]], f"{clip.key}: {clip.caption}"))
+        rows.append(_row(frames, f"{clip.key}: {clip.caption}"))
         shown.append(clip.key)
     if not rows:
         raise DataError(f"{source.name}: no clip can be shown; the first: {faults[0]}")
     with staged_file(path, inputs=[], overwrite=overwrite) as place_of_file:
         _stack(rows).save(place_of_file, format="PNG")
     return tuple(shown)
+
+
+def _frames(source: ClipSource, clip: Clip, num_frames: int, height: int, width: int) -> np.ndarray:
+    """Three frames of a clip, each above those of its control clips: `(3, H, W, 3)` uint8."""
+    shrink = min(1.0, _SIDE / min(height, width))
+    size = {"num_frames": num_frames, "height": round(height * shrink), "width": round(width * shrink)}
+    shown = [source.read(clip, **size), *(source.read_control(clip, name, **size) for name in clip.controls)]
+    return np.concatenate([frames[[0, num_frames // 2, -1]] for frames in shown], axis=1)
 
 
 def _sizes(source: ClipSource, buckets: Buckets | None) -> list[tuple[Clip, int, int, int]]:
