@@ -118,6 +118,11 @@ def plan_attach_llm(
 def _check_reading(options: AttachOptions) -> None:
     if not _LAYER.fullmatch(options.layer):
         raise PlanError(f"--layer {options.layer!r:.60}: choose last, mean, or -2, -3 ... counted from the last")
+    depth = options.llm.depth
+    if depth is not None and options.layer.startswith("-") and int(options.layer[1:]) > depth:
+        raise PlanError(
+            f"--layer {options.layer}: {options.llm.name} has {depth} layers; choose last, mean, or -2 to -{depth}"
+        )
     if options.template not in TEMPLATES:
         raise PlanError(f"--template {options.template!r:.60}: choose from {', '.join(TEMPLATES)}")
     if options.max_length < 1:

@@ -176,9 +176,11 @@ def find_weights(folder: Path, variant: str | None, files: Files = HERE) -> Path
             if name in names:
                 return folder / name
     others = [name for name in names if name.endswith(".safetensors")]
+    if others and variant:
+        raise SourceError(f"{folder}: has no weights of --variant {variant}; it has: {', '.join(others[:5])}")
     for name in others:
         _refuse_lone_shard(folder / name)
-    if len(others) == 1 and not variant:
+    if len(others) == 1:
         return folder / others[0]
     if others:
         raise SourceError(

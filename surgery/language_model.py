@@ -22,6 +22,7 @@ TOKENIZER = "llm_tokenizer"
 _HUB_ID = re.compile(r"[a-zA-Z0-9][\w.-]*/[a-zA-Z0-9_][\w.-]*", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
 _WIDTHS = ("hidden_size", "d_model", "n_embd", "dim")
+_DEPTHS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")
 _PARTS = ("text_config", "llm_config", "language_config", "thinker_config")
 """Where models that also see or hear keep the config of their language model."""
 _MODEL_FILES = re.compile(r"(config|generation_config)\.json|.*\.safetensors(\.index\.json)?", re.ASCII)
@@ -44,6 +45,8 @@ class LanguageModel:
     """Width of its hidden states."""
     class_name: str
     """In transformers."""
+    depth: int | None = None
+    """Its layers, where its config says how many."""
     revision: str | None = None
     """The commit that a Hub id stood for."""
     folder: Path | None = None
@@ -125,6 +128,7 @@ def open_language_model(
     return LanguageModel(
         name=str(folder) if is_local else argument,
         dim=dim or _width(config, argument),
+        depth=_number(config, _DEPTHS),
         class_name=names[0] if isinstance(names, list) and names and isinstance(names[0], str) else "AutoModel",
         revision=commit,
         folder=folder if is_local or with_weights else None,
@@ -140,13 +144,21 @@ def _place(name: str) -> str | None:
     return None
 
 
-def _width(config: Mapping[str, Any], argument: str) -> int:
+def _number(config: Mapping[str, Any], keys: tuple[str, ...]) -> int | None:
+    """What the language model's own part of a config says under the first of these keys that it has."""
     parts = [config[key] for key in _PARTS if isinstance(config.get(key), dict)]
     nested = [part["text_config"] for part in parts if isinstance(part.get("text_config"), dict)]
     for part in (*nested, *parts, config):
-        for key in _WIDTHS:
+        for key in keys:
             if type(part.get(key)) is int and part[key] > 0:
                 return int(part[key])
+    return None
+
+
+def _width(config: Mapping[str, Any], argument: str) -> int:
+    width = _number(config, _WIDTHS)
+    if width is not None:
+        return width
     raise SourceError(
         f"{argument}: its {CONFIG_NAME} does not say how wide its hidden states are (looked for {', '.join(_WIDTHS)}, "
         f"also in {', '.join(_PARTS)}). Say it with --llm-dim"

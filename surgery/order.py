@@ -15,6 +15,8 @@ from .errors import PlanError
 
 MODES = ("insert", "prefix", "suffix")
 INITS = ("zero", "copy")
+MAX_BLOCKS = 10_000
+"""New blocks of one growth; the deepest published stack has some hundred blocks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +67,8 @@ def resolve(options: ExpandOptions, depth: int) -> tuple[int, int]:
         raise PlanError(f"unknown init {options.init!r}; choose from {', '.join(INITS)}")
     if blocks is not None and blocks < 1:
         raise PlanError(f"--blocks is {blocks}; at least 1 block must be new")
+    if blocks is not None and blocks > MAX_BLOCKS:
+        raise PlanError(f"--blocks is {blocks}; no more than {MAX_BLOCKS} can be new at a time")
     if mode != "insert":
         if group is not None:
             raise PlanError(f"--group belongs to --mode insert; {mode} adds all its blocks in one place")

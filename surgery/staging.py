@@ -82,6 +82,8 @@ def check_output(output: Path, *, inputs: Sequence[Path], overwrite: bool) -> No
             raise OutputError(f"{output}: is, holds or lies in the input {source}, which is never written to. Use -o")
     if os.path.lexists(output) and not overwrite:
         raise OutputError(f"{output}: exists already. Choose another name with -o, or say --overwrite")
+    if output.is_dir() and any(Path(place).resolve().is_relative_to(final) for place in (".", os.path.expanduser("~"))):
+        raise OutputError(f"{output}: holds the folder where you work, or your own, which --overwrite would replace")
 
 
 def _make(folders: list[Path]) -> None:

@@ -179,6 +179,19 @@ class TestRefusals:
         assert "precious" not in snapshot(tmp_path / "grown")
         assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "grown"]
 
+    @pytest.mark.parametrize("place", ["work", "home", "."])
+    def test_the_folder_where_one_works_is_not_replaced(
+        self, make_ltx: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+    ) -> None:
+        job = job_of(make_ltx())
+        for name in ("work", "home"):
+            (tmp_path / "all" / name).mkdir(parents=True)
+        monkeypatch.chdir(tmp_path / "all" / "work")
+        monkeypatch.setenv("HOME", str(tmp_path / "all" / "home"))
+        with pytest.raises(OutputError, match="holds the folder where you work, or your own"):
+            execute(job, tmp_path / "all" / place, overwrite=True)
+        assert sorted(path.name for path in (tmp_path / "all").iterdir()) == ["home", "work"]
+
     @pytest.mark.parametrize("place", ["base", "base/inside", "."])
     def test_output_that_touches_the_input(self, make_ltx: Maker, tmp_path: Path, place: str) -> None:
         base = make_ltx()

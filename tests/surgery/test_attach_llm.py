@@ -39,7 +39,7 @@ from modelgrow.surgery.shrink import prepare_shrink
 
 Maker = Callable[..., Path]
 
-LLM = LanguageModel(name="somebody/llm", dim=6, class_name="LlamaForCausalLM", revision="a" * 40)
+LLM = LanguageModel(name="somebody/llm", dim=6, class_name="LlamaForCausalLM", depth=4, revision="a" * 40)
 
 
 def plan(folder: Path, **options: Any) -> Plan:
@@ -166,6 +166,7 @@ def test_slot_that_nobody_wrote_is_refused(make_ltx: Maker, tmp_path: Path) -> N
         ({"heads": 3}, PlanError, "--heads 3 does not divide --width 4"),
         ({"layer": "first"}, PlanError, "--layer 'first': choose last, mean, or -2"),
         ({"layer": "3"}, PlanError, "--layer '3'"),
+        ({"layer": "-5"}, PlanError, "--layer -5: somebody/llm has 4 layers; choose last, mean, or -2 to -4"),
         ({"template": "none"}, PlanError, "--template 'none': choose from modelgrow, plain"),
         ({"max_length": 0}, PlanError, "--max-length 0"),
         ({"stack": "blocks"}, AnatomyError, "has no stack 'blocks'"),

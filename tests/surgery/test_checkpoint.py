@@ -257,6 +257,9 @@ class TestFiles:
         first.rename(first.with_name("model-00001-of-00001.safetensors"))
         assert open_checkpoint(sharded).tensors
 
+    def test_a_variant_that_is_not_there(self, sharded: Path) -> None:
+        assert f"{sharded}: has no weights of --variant fp16; it has: diffusion_" in refusal(sharded, variant="fp16")
+
     @pytest.mark.parametrize(
         ("name", "what"),
         [("model.CKPT", "never opened here"), ("model.gguf", "not a format that is opened here")],

@@ -75,6 +75,7 @@ def test_defaults(options: dict[str, object], depth: int, expected: tuple[int, i
         ({"mode": "zigzag"}, "choose from insert, prefix, suffix"),
         ({"mode": "insert", "init": "noise"}, "choose from zero, copy"),
         ({"mode": "suffix", "blocks": 0}, "at least 1"),
+        ({"mode": "suffix", "blocks": 10**12}, "no more than 10000"),
         ({"mode": "suffix", "group": 2}, "--group belongs to --mode insert"),
         ({"mode": "insert", "group": 5}, "--group 5 does not divide the 28 blocks; choose from 1, 2, 4, 7, 14, 28"),
         ({"mode": "insert", "blocks": 5}, "--blocks 5 can't be spread evenly over 28 blocks"),
