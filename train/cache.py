@@ -23,7 +23,7 @@ from modelgrow.surgery.staging import staged_file
 from .data import order, stored
 from .data.buckets import Bucket
 from .data.clip import Refused
-from .data.encode import Encoder, encode_clips, encode_text
+from .data.encode import SIZED, Encoder, encode_clips, encode_text
 
 if TYPE_CHECKING:
     import torch
@@ -227,7 +227,7 @@ def _finish(folder: Path, identity: dict[str, str], sizes: list[dict[str, int]],
             raise TrainError(f"{path}: is missing; every process has to build its part before they meet")
         file = stored.Stored(path)
         for name in file.names:
-            kind = f"{name} of bucket {shard.bucket}" if name.endswith("latents") else name.partition(".")[2]
+            kind = f"{name} of bucket {shard.bucket}" if name.endswith(SIZED) else name.partition(".")[2]
             if shapes.setdefault(kind, file.shape(name)) != file.shape(name):
                 raise DataError(f"{path}: {name} has shape {file.shape(name)}, other shards {shapes[kind]}")
         entries.append({"file": shard.file, "bucket": shard.bucket, "keys": file.about["keys"]})
