@@ -33,7 +33,8 @@ from modelgrow.train.setup import set_up
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 PROMPT = "a red circle moves right"
-CONTROLS = {"pose_video": {"height": 32, "width": 48}, "face_video": {"height": 32, "width": 32}}
+CONTROLS = {"pose_video": (32, 48), "face_video": (32, 32)}
+"""Height and width."""
 
 
 def grow(folder: Path, mode: str, **config: Any) -> Path:
@@ -59,8 +60,8 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clips")
     for name in ("one", "two"):
         write_captioned(folder / f"{name}.mp4", PROMPT, num_frames=5)
-        for control, size in CONTROLS.items():
-            write_video(folder / f"{name}.{control}.mp4", num_frames=5, **size)
+        for control, (height, width) in CONTROLS.items():
+            write_video(folder / f"{name}.{control}.mp4", num_frames=5, height=height, width=width)
     return folder
 
 

@@ -51,7 +51,7 @@ REFERENCE, POSES, STATES = "kept_reference_latents", "kept_pose_latents", "kept_
 NOTHING, FIRST = "kept_given_latents", "kept_first_latents"
 """(B, K + C, F, h, w), mask and what is given beside the clip: without its first frame, and with it."""
 FACES = "face_pixels"
-"""(B, 3, T, S, S), bytes. Without a caption they are zeros, which stand for -1, as in the pipeline's unguided branch."""
+"""(B, 3, T, S, S), bytes. Without a caption zeros, which stand for -1, as in the pipeline's unguided branch."""
 
 
 def objective(pipeline: Any, settings: Settings) -> Objective:
