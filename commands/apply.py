@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .bars import moving_bytes
-from .console import console, escape, say_unwritten, say_written
-from .jobs import finish
-from .options import AsJson, DryRun, Overwrite, Revision, Variant
+from .console import console, escape, print_json, say_unwritten, say_written
+from .groups import Opening, Saving, Writing, grouped
+from .jobs import carry_out
+from .options import Revision, Variant
+from .sources import fetched, look_at
 
 if TYPE_CHECKING:
+    from modelgrow.surgery import Source
     from modelgrow.surgery.unpack import Application
 
 EPILOG = (
@@ -25,6 +28,7 @@ EPILOG = (
 )
 
 
+@grouped
 def apply(
     growth: Annotated[
         Path,
@@ -44,38 +48,60 @@ def apply(
             show_default=False,
         ),
     ] = None,
-    dry_run: DryRun = False,
-    overwrite: Overwrite = False,
-    as_json: AsJson = False,
+    *,
+    saving: Saving,
     variant: Variant = None,
     revision: Revision = None,
 ) -> None:
     """Put a packed growth onto its base: the grown folder, byte for byte."""
-    from modelgrow.surgery import open_source
     from modelgrow.surgery.exvideo_weights import is_exvideo, prepare_weights
     from modelgrow.surgery.packed import read_packed
+    from modelgrow.surgery.staging import check_output
     from modelgrow.surgery.unpack import execute_apply, prepare_apply
 
-    source = open_source(base, variant=variant, revision=revision)
-    target = output or Path(f"{Path(source.name).name}-grown")
+    opening = Opening(variant=variant, revision=revision)
     if growth.is_file() and is_exvideo(growth):
-        finish(prepare_weights(growth, source), target, dry_run=dry_run, overwrite=overwrite, as_json=as_json)
+        writing = Writing(output=output, **asdict(saving))
+        carry_out(
+            base,
+            lambda source, _: prepare_weights(growth, source),
+            opening,
+            writing,
+            name=lambda job: _target(job.source),
+        )
         return
-    application = prepare_apply(read_packed(growth), source)
-    if not dry_run:
-        with moving_bytes(2 * application.num_bytes) as advance:
-            execute_apply(application, target, overwrite=overwrite, progress=advance)
-    if as_json:
-        print(json.dumps({"output": str(target), **application.to_json()}, indent=2))
+    packed = read_packed(growth)
+    source = look_at(base, opening)
+    target = output or _target(source)
+    application = prepare_apply(packed, source)
+    if saving.dry_run:
+        _show(application, target, saving)
         return
-    _show(application)
-    if dry_run:
-        say_unwritten(application.num_bytes, target)
+    if application.missing:
+        check_output(target, inputs=[source.path, growth], overwrite=saving.overwrite)
+        application = prepare_apply(packed, fetched(base, opening, source, application.missing))
+    with moving_bytes(2 * application.num_bytes) as advance:
+        execute_apply(application, target, overwrite=saving.overwrite, progress=advance)
+    _show(application, target, saving)
+
+
+def _target(base: Source) -> Path:
+    return Path(f"{Path(base.name).name}-grown")
+
+
+def _show(application: Application, target: Path, saving: Saving) -> None:
+    download = sum(application.missing.values())
+    if saving.as_json:
+        print_json(target, application.to_json(), download=download if saving.dry_run else None)
+        return
+    _show_components(application)
+    if saving.dry_run:
+        say_unwritten(application.num_bytes, target, download=download)
     else:
         say_written(target)
 
 
-def _show(application: Application) -> None:
+def _show_components(application: Application) -> None:
     out = console()
     for name, component in application.components.items():
         added, total = len(component.tensors), len(component.expected)

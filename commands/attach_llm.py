@@ -8,23 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from .jobs import finish, show_provable
-from .options import (
-    AnatomyFiles,
-    AsJson,
-    Checksum,
-    Ckpt,
-    Components,
-    Config,
-    DryRun,
-    Link,
-    Output,
-    Overwrite,
-    Revision,
-    Variant,
-    Workers,
-)
-from .sources import planned
+from .groups import Opening, Writing, grouped
+from .jobs import carry_out, show_provable
+from .options import AnatomyFiles, Ckpt, Components
 
 if TYPE_CHECKING:
     from modelgrow.surgery import Job, Source
@@ -54,6 +40,7 @@ def _blocks(text: str | None) -> tuple[int, ...] | None:
     return tuple(found)
 
 
+@grouped
 def attach_llm(
     ckpt: Ckpt,
     llm: Annotated[
@@ -116,17 +103,10 @@ def attach_llm(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the slot's first values.")] = 0,
     component: Components = None,
-    output: Output = None,
-    dry_run: DryRun = False,
-    overwrite: Overwrite = False,
-    link: Link = False,
-    checksum: Checksum = False,
-    workers: Workers = None,
-    as_json: AsJson = False,
     anatomy: AnatomyFiles = None,
-    config: Config = None,
-    variant: Variant = None,
-    revision: Revision = None,
+    *,
+    opening: Opening,
+    writing: Writing,
 ) -> None:
     """Give blocks a second cross-attention, to a language model's states: same function until it is trained."""
     from modelgrow.surgery import anatomies
@@ -137,14 +117,10 @@ def attach_llm(
     numbers = _blocks(at)
     known = anatomies(tuple(anatomy or ()))
 
-    def plan(source: Source) -> Job:
+    def plan(source: Source, headers_only: bool) -> Job:
         options = AttachOptions(
             llm=open_language_model(
-                llm,
-                revision=llm_revision,
-                dim=llm_dim,
-                with_weights=include_llm,
-                headers_only=dry_run or bool(source.elsewhere),
+                llm, revision=llm_revision, dim=llm_dim, with_weights=include_llm, headers_only=headers_only
             ),
             every=every,
             at=numbers,
@@ -158,15 +134,4 @@ def attach_llm(
         )
         return prepare_attach_llm(source, options, components=component or (), known=known, include=include_llm)
 
-    job = planned(ckpt, plan, dry_run=dry_run, config=config, variant=variant, revision=revision)
-    finish(
-        job,
-        output,
-        dry_run=dry_run,
-        overwrite=overwrite,
-        as_json=as_json,
-        workers=workers,
-        link=link,
-        checksum=checksum,
-        show=partial(show_provable, base=ckpt),
-    )
+    carry_out(ckpt, plan, opening, writing, show=partial(show_provable, base=ckpt))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from rich.console import Console
@@ -53,8 +54,16 @@ def size(number: int) -> str:
     return f"{number} bytes"
 
 
-def say_unwritten(num_bytes: int, output: Path) -> None:
-    """The last line of a dry run."""
+def print_json(output: Path, about: Mapping[str, Any], *, download: int | None = None) -> None:
+    """For a script: where the output is, in a dry run the bytes that would come from the Hub, and the rest."""
+    told = {} if download is None else {"download": download}
+    print(json.dumps({"output": str(output), **told, **about}, indent=2))
+
+
+def say_unwritten(num_bytes: int, output: Path, *, download: int = 0) -> None:
+    """The last lines of a dry run: bytes that would be written, and that would come from the Hub."""
+    if download:
+        console().print(f"would download {size(download)} from the Hub", highlight=False)
     console().print(
         f"would write {size(num_bytes)} to {escape(str(output))}. [bold]Nothing was written.[/bold]", highlight=False
     )

@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from .jobs import finish, show_provable
-from .options import (
-    AnatomyFiles,
-    AsJson,
-    Checksum,
-    Ckpt,
-    Components,
-    Config,
-    DryRun,
-    Link,
-    Output,
-    Overwrite,
-    Revision,
-    Variant,
-    Workers,
-)
-from .sources import planned
+from .groups import Opening, Writing, grouped
+from .jobs import carry_out, show_provable
+from .options import AnatomyFiles, Ckpt, Components
+
+if TYPE_CHECKING:
+    from modelgrow.surgery import Job, Source
 
 EPILOG = (
     "Examples:\n\n"
@@ -33,6 +22,7 @@ EPILOG = (
 )
 
 
+@grouped
 def expand(
     ckpt: Ckpt,
     mode: Annotated[
@@ -68,44 +58,23 @@ def expand(
         bool,
         typer.Option("--allow-inexact", help="Grow even where an architecture makes an exact copy impossible."),
     ] = False,
-    output: Output = None,
-    dry_run: DryRun = False,
-    overwrite: Overwrite = False,
-    link: Link = False,
-    checksum: Checksum = False,
-    workers: Workers = None,
-    as_json: AsJson = False,
     anatomy: AnatomyFiles = None,
-    config: Config = None,
-    variant: Variant = None,
-    revision: Revision = None,
+    *,
+    opening: Opening,
+    writing: Writing,
 ) -> None:
     """Duplicate transformer blocks: same function, more depth (ModelGrow)."""
     from modelgrow.surgery import ExpandOptions, anatomies, plan_expand, prepare
 
     options = ExpandOptions(mode=mode, blocks=blocks, group=group, stack=stack, init=init, allow_inexact=allow_inexact)
     known = anatomies(tuple(anatomy or ()))
-    job = planned(
-        ckpt,
-        lambda source: prepare(
+
+    def plan(source: Source, _: bool) -> Job:
+        return prepare(
             source,
             lambda checkpoint, its: plan_expand(checkpoint, its, options),
             components=component or (),
             known=known,
-        ),
-        dry_run=dry_run,
-        config=config,
-        variant=variant,
-        revision=revision,
-    )
-    finish(
-        job,
-        output,
-        dry_run=dry_run,
-        overwrite=overwrite,
-        as_json=as_json,
-        workers=workers,
-        link=link,
-        checksum=checksum,
-        show=partial(show_provable, base=ckpt),
-    )
+        )
+
+    carry_out(ckpt, plan, opening, writing, show=partial(show_provable, base=ckpt))

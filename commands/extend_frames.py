@@ -8,23 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from .jobs import finish, show_provable
-from .options import (
-    AnatomyFiles,
-    AsJson,
-    Checksum,
-    Ckpt,
-    Components,
-    Config,
-    DryRun,
-    Link,
-    Output,
-    Overwrite,
-    Revision,
-    Variant,
-    Workers,
-)
-from .sources import planned
+from .groups import Opening, Writing, grouped
+from .jobs import carry_out, show_provable
+from .options import AnatomyFiles, Ckpt, Components
 
 if TYPE_CHECKING:
     from modelgrow.surgery import Job, Source
@@ -43,6 +29,7 @@ EPILOG = (
 )
 
 
+@grouped
 def extend_frames(
     ckpt: Ckpt,
     to: Annotated[
@@ -72,17 +59,10 @@ def extend_frames(
         ),
     ] = None,
     component: Components = None,
-    output: Output = None,
-    dry_run: DryRun = False,
-    overwrite: Overwrite = False,
-    link: Link = False,
-    checksum: Checksum = False,
-    workers: Workers = None,
-    as_json: AsJson = False,
     anatomy: AnatomyFiles = None,
-    config: Config = None,
-    variant: Variant = None,
-    revision: Revision = None,
+    *,
+    opening: Opening,
+    writing: Writing,
 ) -> None:
     """Longer clips: positions in time by RIFLEx, YaRN, NTK scaling or interpolation; ExVideo's blocks for SVD."""
     from modelgrow.surgery import anatomies
@@ -94,23 +74,12 @@ def extend_frames(
     options = ExtendOptions(to=to, method=method, trainable=trainable, base_frames=base_frames)
     known = anatomies(tuple(anatomy or ()))
 
-    def plan(source: Source) -> Job:
+    def plan(source: Source, _: bool) -> Job:
         is_svd = any(stock_name(part.class_name) == BASE_CLASS for part in source.components)
         chosen = replace(options, sinusoids=_exact_sinusoids()) if is_svd else options
         return prepare_extend(source, chosen, components=component or (), known=known)
 
-    job = planned(ckpt, plan, dry_run=dry_run, config=config, variant=variant, revision=revision)
-    finish(
-        job,
-        output,
-        dry_run=dry_run,
-        overwrite=overwrite,
-        as_json=as_json,
-        workers=workers,
-        link=link,
-        checksum=checksum,
-        show=partial(show_provable, base=ckpt),
-    )
+    carry_out(ckpt, plan, opening, writing, show=partial(show_provable, base=ckpt))
 
 
 def _exact_sinusoids() -> Sinusoids:

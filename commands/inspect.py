@@ -6,7 +6,8 @@ import json
 from typing import TYPE_CHECKING
 
 from .console import console, count, escape, size
-from .options import AnatomyFiles, AsJson, Ckpt, Config, Revision, Variant
+from .groups import Opening, grouped
+from .options import AnatomyFiles, AsJson, Ckpt
 from .sources import look_at
 
 if TYPE_CHECKING:
@@ -15,19 +16,19 @@ if TYPE_CHECKING:
 EPILOG = "Example:  [bold]grow inspect Wan-AI/Wan2.1-T2V-1.3B-Diffusers[/bold]"
 
 
+@grouped
 def inspect(
     ckpt: Ckpt,
     as_json: AsJson = False,
     anatomy: AnatomyFiles = None,
-    config: Config = None,
-    variant: Variant = None,
-    revision: Revision = None,
+    *,
+    opening: Opening,
 ) -> None:
     """Show what a checkpoint is, what can grow in it, and what has grown."""
     from modelgrow.surgery import anatomies
     from modelgrow.surgery import inspect as look
 
-    source = look_at(ckpt, config=config, variant=variant, revision=revision)
+    source = look_at(ckpt, opening)
     report = look(source, known=anatomies(tuple(anatomy or ())))
     if as_json:
         print(json.dumps(report.to_json(), indent=2))

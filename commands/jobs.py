@@ -1,18 +1,20 @@
-"""How a job ends: its plan shown, or carried out and what it has made shown."""
+"""Commands that write a folder: the plan of a job shown, or carried out and what it has made shown."""
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from .bars import moving_bytes
-from .console import console, count, escape, say_unwritten, say_written, size
+from .console import console, count, escape, print_json, say_unwritten, say_written
+from .sources import fetched, look_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from modelgrow.surgery import Job, Plan
+    from modelgrow.surgery import Job, Plan, Source
+
+    from .groups import Opening, Writing
 
 
 def show_written(job: Job, output: Path) -> None:
@@ -29,43 +31,56 @@ def show_provable(job: Job, output: Path, *, base: str) -> None:
     console().print(f"prove it: grow verify {output} --base {base}", markup=False, highlight=False, soft_wrap=True)
 
 
-def finish(
-    job: Job,
-    output: Path | None,
+def carry_out(
+    ckpt: str,
+    plan: Callable[[Source, bool], Job],
+    opening: Opening,
+    writing: Writing,
     *,
-    dry_run: bool,
-    overwrite: bool,
-    as_json: bool,
-    workers: int | None = None,
-    link: bool = False,
-    checksum: bool = False,
+    name: Callable[[Job], Path] | None = None,
     show: Callable[[Job, Path], None] = show_written,
 ) -> None:
-    """The end of every command that writes a folder: the plan, or what it has made.
+    """All of a command that writes a folder: a plan from headers, and then that plan shown, or what it has made.
+
+    What would be refused is refused before anything large is downloaded.
 
     Args:
-        job: What the command would do.
-        output: The folder to write; named after what is done if None.
-        dry_run: Print the plan and write nothing.
-        overwrite: See `surgery.execute`, also for `workers`, `link` and `checksum`.
-        as_json: Print for a script.
+        ckpt: What the user named.
+        plan: What to do with it; with True it leaves on the Hub what only the writing needs.
+        opening: How it is opened.
+        writing: Where it goes.
+        name: What the output is called where the user does not say; `surgery.default_output` if None.
         show: Tells a person what was written.
 
     Raises:
-        GrowError: See `surgery.execute`.
+        GrowError: It can't be opened or planned, or see `surgery.execute`.
     """
     from modelgrow.surgery import default_output, execute
+    from modelgrow.surgery.staging import check_output
 
-    target = output or default_output(job)
-    if dry_run:
-        _show_plan(job, target, as_json=as_json)
+    source = look_at(ckpt, opening)
+    job = plan(source, True)
+    target = writing.output or (name or default_output)(job)
+    if writing.dry_run:
+        _show_plan(job, target, as_json=writing.as_json)
         return
+    if job.missing:
+        check_output(target, inputs=[source.path], overwrite=writing.overwrite)
+        job = plan(fetched(ckpt, opening, source, job.missing), False)
     with moving_bytes(job.work_bytes) as advance:
-        execute(job, target, overwrite=overwrite, progress=advance, workers=workers, link=link, checksum=checksum)
-    if link:
+        execute(
+            job,
+            target,
+            overwrite=writing.overwrite,
+            progress=advance,
+            workers=writing.workers,
+            link=writing.link,
+            checksum=writing.checksum,
+        )
+    if writing.link:
         _warn_of_links(target)
-    if as_json:
-        print(json.dumps({"output": str(target), **_outline(job)}, indent=2))
+    if writing.as_json:
+        print_json(target, _outline(job))
     else:
         show(job, target)
 
@@ -90,17 +105,15 @@ def _outline(job: Job) -> dict[str, Any]:
 
 
 def _show_plan(job: Job, output: Path, *, as_json: bool) -> None:
+    download = sum(job.missing.values())
     if as_json:
-        about = {"output": str(output), "download": job.download_bytes}
-        print(json.dumps({**about, **job.to_json()}, indent=2))
+        print_json(output, job.to_json(), download=download)
         return
     for name, plan in job.plans.items():
         _show_outline(name, plan)
         _show_tensors(plan)
     console().print()
-    if job.source.elsewhere:
-        console().print(f"would download {size(job.download_bytes)} from the Hub", highlight=False)
-    say_unwritten(job.num_bytes, output)
+    say_unwritten(job.num_bytes, output, download=download)
 
 
 def _show_tensors(plan: Plan) -> None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from .bars import moving_bytes
-from .console import console, escape, say_unwritten, say_written, size
-from .options import AsJson, Components, DryRun, Overwrite, Revision
+from .console import console, escape, print_json, say_unwritten, say_written, size
+from .groups import Opening, Saving, grouped
+from .options import Components, Revision
+from .sources import fetched, look_at
 
 if TYPE_CHECKING:
-    from modelgrow.surgery.exvideo_weights import Export
+    from collections.abc import Sequence
+
+    from modelgrow.surgery import Source
     from modelgrow.surgery.pack import Packing
 
 EPILOG = (
@@ -26,6 +30,7 @@ EPILOG = (
 )
 
 
+@grouped
 def pack(
     grown: Annotated[
         str, typer.Argument(metavar="GROWN", help="A grown model, with its growth.json.", show_default=False)
@@ -60,56 +65,74 @@ def pack(
         ),
     ] = "modelgrow",
     component: Components = None,
-    dry_run: DryRun = False,
-    overwrite: Overwrite = False,
-    as_json: AsJson = False,
+    *,
+    saving: Saving,
     revision: Revision = None,
 ) -> None:
     """Pack a growth alone: what the grown model has and its base has not, in one small file."""
-    from modelgrow.surgery import open_source
-    from modelgrow.surgery.exvideo_weights import prepare_export
     from modelgrow.surgery.pack import prepare_pack, write_pack
+    from modelgrow.surgery.staging import check_output
 
-    source = open_source(grown, revision=revision)
+    opening = Opening(revision=revision)
+    source = look_at(grown, opening)
     if file_format == "diffsynth":
-        _export(prepare_export(source, components=component or ()), output, dry_run, overwrite, as_json)
+        _export(source, grown, opening, component or (), output, saving)
         return
-    packing = prepare_pack(
-        source, base=open_source(base) if base else None, components=component or (), base_model=base_model
-    )
+    other = look_at(base, Opening()) if base else None
+    prepare = partial(prepare_pack, components=component or (), base_model=base_model)
+    packing = prepare(source, base=other)
     target = output or Path(f"{Path(source.name).name}-growth")
-    files: tuple[Path, ...] = ()
-    if not dry_run:
-        with moving_bytes(2 * packing.file.num_bytes) as advance:
-            files = write_pack(packing, target, overwrite=overwrite, progress=advance)
-    if as_json:
-        print(
-            json.dumps({"output": str(target), "files": [str(path) for path in files], **packing.to_json()}, indent=2)
-        )
+    if saving.dry_run:
+        _show(packing, target, (), saving)
         return
-    _show(packing)
-    if dry_run:
-        say_unwritten(packing.file.num_bytes, target)
+    if packing.missing or packing.base_missing:
+        check_output(target, inputs=[source.path], overwrite=saving.overwrite)
+        source = fetched(grown, opening, source, packing.missing)
+        other = fetched(base, Opening(), other, packing.base_missing) if base and other else None
+        packing = prepare(source, base=other)
+    with moving_bytes(2 * packing.file.num_bytes) as advance:
+        files = write_pack(packing, target, overwrite=saving.overwrite, progress=advance)
+    _show(packing, target, files, saving)
+
+
+def _export(
+    source: Source, grown: str, opening: Opening, components: Sequence[str], output: Path | None, saving: Saving
+) -> None:
+    from modelgrow.surgery.exvideo_weights import prepare_export, write_export
+
+    export = prepare_export(source, components=components)
+    target = output or Path(f"{Path(source.name).name}-exvideo.safetensors")
+    download = sum(export.missing.values())
+    if not saving.dry_run:
+        export.check_output(target, overwrite=saving.overwrite)
+        export = prepare_export(fetched(grown, opening, source, export.missing), components=components)
+        with moving_bytes(2 * export.file.num_bytes) as advance:
+            write_export(export, target, overwrite=saving.overwrite, progress=advance)
+    if saving.as_json:
+        print_json(target, export.to_json(), download=download if saving.dry_run else None)
+        return
+    what = f"{len(export.tensors)} tensors for {export.num_frames} frames, {size(export.file.num_bytes)}"
+    console().print(what, highlight=False)
+    if saving.dry_run:
+        say_unwritten(export.file.num_bytes, target, download=download)
+    else:
+        say_written(target)
+
+
+def _show(packing: Packing, target: Path, files: Sequence[Path], saving: Saving) -> None:
+    download = sum(packing.missing.values()) + sum(packing.base_missing.values())
+    if saving.as_json:
+        about = {"files": [str(path) for path in files], **packing.to_json()}
+        print_json(target, about, download=download if saving.dry_run else None)
+        return
+    _show_components(packing)
+    if saving.dry_run:
+        say_unwritten(packing.file.num_bytes, target, download=download)
     for path in files:
         say_written(path)
 
 
-def _export(export: Export, output: Path | None, dry_run: bool, overwrite: bool, as_json: bool) -> None:
-    from modelgrow.surgery.exvideo_weights import write_export
-
-    target = output or Path(f"{Path(export.source.name).name}-exvideo.safetensors")
-    if not dry_run:
-        with moving_bytes(2 * export.file.num_bytes) as advance:
-            write_export(export, target, overwrite=overwrite, progress=advance)
-    if as_json:
-        print(json.dumps({"output": str(target), **export.to_json()}, indent=2))
-        return
-    what = f"{len(export.tensors)} tensors for {export.num_frames} frames, {size(export.file.num_bytes)}"
-    done = "would write" if dry_run else "written:"
-    console().print(f"{done} [bold]{escape(str(target))}[/bold]  {what}", highlight=False, soft_wrap=True)
-
-
-def _show(packing: Packing) -> None:
+def _show_components(packing: Packing) -> None:
     for name, keys in packing.packed.items():
         checkpoint = packing.checkpoints[name]
         num_bytes = sum(checkpoint.tensors[key].nbytes for key in keys)
@@ -118,3 +141,5 @@ def _show(packing: Packing) -> None:
             f"{size(num_bytes)}; the other {len(checkpoint.tensors) - len(keys)} are the base's",
             highlight=False,
         )
+    for note in packing.notes:
+        console().print(f"  {escape(note)}", style="yellow", highlight=False, soft_wrap=True)

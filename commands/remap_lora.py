@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .console import console, escape
-from .options import AnatomyFiles, AsJson, Components, DryRun, Overwrite, Revision
+from .console import console, escape, print_json
+from .groups import Opening, Saving, grouped
+from .options import AnatomyFiles, Components, Revision
 from .sources import look_at
 
 EPILOG = (
@@ -25,6 +25,7 @@ EPILOG = (
 )
 
 
+@grouped
 def remap_lora(
     lora: Annotated[Path, typer.Argument(metavar="LORA", help="A LoRA of the base, .safetensors.", show_default=False)],
     model: Annotated[str, typer.Option(metavar="GROWN", help="The grown model.", show_default=False)],
@@ -33,32 +34,31 @@ def remap_lora(
         typer.Option("--output", "-o", help="Default: NAME-grown.safetensors.", show_default=False),
     ] = None,
     component: Components = None,
-    dry_run: DryRun = False,
-    overwrite: Overwrite = False,
-    as_json: AsJson = False,
     anatomy: AnatomyFiles = None,
+    *,
+    saving: Saving,
     revision: Revision = None,
 ) -> None:
     """Move the block numbers in a LoRA's keys, so that a LoRA of the base still applies to the grown model."""
     from modelgrow.surgery import anatomies
     from modelgrow.surgery.lora import classes_of, grown_models, is_foreign, prepare_remap, write_remapped
 
-    source = look_at(model, revision=revision)
+    source = look_at(model, Opening(revision=revision))
     known = anatomies(tuple(anatomy or ()))
     models = grown_models(source, component or (), known, may_be_none=is_foreign(lora))
     remapping = prepare_remap(lora, models, classes=classes_of(source))
     target = output or Path(f"{lora.stem}-grown.safetensors")
-    if not dry_run:
-        write_remapped(remapping, target, overwrite=overwrite)
-    if as_json:
-        print(json.dumps({"output": str(target), **remapping.to_json()}, indent=2))
+    if not saving.dry_run:
+        write_remapped(remapping, target, overwrite=saving.overwrite)
+    if saving.as_json:
+        print_json(target, remapping.to_json())
         return
     out = console()
-    if dry_run:
+    if saving.dry_run:
         for key, name in remapping.moved.items():
             out.print(f"{key} -> {name}", markup=False, highlight=False, soft_wrap=True)
     count = f"{len(remapping.moved)} of {len(remapping.names)} keys"
-    if dry_run:
+    if saving.dry_run:
         out.print(f"would move {count}. [bold]Nothing was written.[/bold]", highlight=False)
     else:
         out.print(f"moved {count}; written: [bold]{escape(str(target))}[/bold]", highlight=False, soft_wrap=True)

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .console import console, escape, say_written
-from .jobs import finish
-from .options import AsJson, Components, Config, DryRun, Output, Overwrite, Revision, Variant
+from .groups import Opening, Writing, grouped
+from .jobs import carry_out
+from .options import Components
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from modelgrow.surgery import Job
+    from modelgrow.surgery import Job, Source
 
 EPILOG = (
     "Examples:\n\n"
@@ -23,26 +24,23 @@ EPILOG = (
 )
 
 
+@grouped
 def shrink(
     grown: Annotated[
         str, typer.Argument(metavar="GROWN", help="A grown model, with its growth.json.", show_default=False)
     ],
     component: Components = None,
-    output: Output = None,
-    dry_run: DryRun = False,
-    overwrite: Overwrite = False,
-    as_json: AsJson = False,
-    config: Config = None,
-    variant: Variant = None,
-    revision: Revision = None,
+    *,
+    opening: Opening,
+    writing: Writing,
 ) -> None:
     """Take a model's last growth back: the tensors, the config and the record that it had before."""
-    from modelgrow.surgery import open_source
     from modelgrow.surgery.shrink import prepare_shrink
 
-    source = open_source(grown, config=config, variant=variant, revision=revision)
-    job = prepare_shrink(source, components=component or ())
-    finish(job, output, dry_run=dry_run, overwrite=overwrite, as_json=as_json, show=_show)
+    def plan(source: Source, _: bool) -> Job:
+        return prepare_shrink(source, components=component or ())
+
+    carry_out(grown, plan, opening, writing, show=_show)
 
 
 def _show(job: Job, output: Path) -> None:

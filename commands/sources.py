@@ -3,54 +3,41 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .console import console, escape, size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
-    from modelgrow.surgery import Job, Source
+    from modelgrow.surgery import Source
+
+    from .groups import Opening
 
 
-def look_at(
-    ckpt: str, *, config: Path | None = None, variant: str | None = None, revision: str | None = None
-) -> Source:
-    """See `surgery.open_source`, with headers alone."""
+def look_at(ckpt: str, opening: Opening, *, fetch: Collection[str] = ()) -> Source:
+    """See `surgery.open_source`, with headers alone but for the files in `fetch`."""
     from modelgrow.surgery import open_source
 
     with _headers() as report:
-        return open_source(ckpt, config=config, variant=variant, revision=revision, headers_only=True, report=report)
+        return open_source(
+            ckpt,
+            config=opening.config,
+            variant=opening.variant,
+            revision=opening.revision,
+            headers_only=True,
+            fetch=fetch,
+            report=report,
+        )
 
 
-def planned(
-    ckpt: str,
-    plan: Callable[[Source], Job],
-    *,
-    dry_run: bool,
-    config: Path | None = None,
-    variant: str | None = None,
-    revision: str | None = None,
-) -> Job:
-    """Plan from headers, so that a plan that does not hold is refused before anything large is downloaded.
-
-    Args:
-        ckpt: See `surgery.open_source`, also for `config`, `variant` and `revision`.
-        plan: What to do with it.
-        dry_run: Leave what is on the Hub there; the plan can only be shown then.
-
-    Raises:
-        GrowError: It can't be opened, or can't be planned.
-    """
-    from modelgrow.surgery import open_source
-
-    source = look_at(ckpt, config=config, variant=variant, revision=revision)
-    job = plan(source)
-    if dry_run or not job.source.elsewhere:
-        return job
-    console(stderr=True).print(f"the plan holds; {size(job.download_bytes)} come from the Hub")
-    return plan(open_source(ckpt, config=config, variant=variant, revision=source.commit))
+def fetched(ckpt: str, opening: Opening, source: Source, missing: Mapping[str, int]) -> Source:
+    """What `look_at` opened, with files that were missing, as a plan that holds has found out."""
+    if not missing:
+        return source
+    console(stderr=True).print(f"the plan holds; {size(sum(missing.values()))} come from the Hub")
+    return look_at(ckpt, replace(opening, revision=source.commit or opening.revision), fetch=missing)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from modelgrow.surgery import Checkpoint, Component
+
+    _Pair = tuple[str, Checkpoint, Checkpoint]
+    """What a component is called, the grown one and its base."""
 
 
 def verify(
@@ -53,7 +56,7 @@ def verify(
         raise VerifyError(f"draws is {draws}; at least one input is needed")
     if dtype != "auto" and dtype not in DTYPES:
         raise VerifyError(f"unknown dtype {dtype!r}; choose from auto, {', '.join(DTYPES)}")
-    pairs = _pairs(open_source(str(grown)), open_source(str(base)))
+    pairs = _open(str(grown), str(base))
     verdicts = []
     for name, new, old in pairs:
         if stock_name(str(new.class_name)) not in RECIPES:
@@ -70,7 +73,21 @@ def verify(
     return VerifyReport(components=tuple(verdicts))
 
 
-def _pairs(grown: Source, base: Source) -> list[tuple[str, Checkpoint, Checkpoint]]:
+def _open(grown: str, base: str) -> list[_Pair]:
+    """What is to be compared: found by headers, and then downloaded where it is on the Hub."""
+    new, old = (open_source(name, headers_only=True) for name in (grown, base))
+    pairs = _pairs(new, old)
+    return _pairs(
+        _with_weights(grown, new, [pair[1] for pair in pairs]), _with_weights(base, old, [pair[2] for pair in pairs])
+    )
+
+
+def _with_weights(name: str, source: Source, checkpoints: Iterable[Checkpoint]) -> Source:
+    missing = source.holding(tensor for checkpoint in checkpoints for tensor in checkpoint.tensors.values())
+    return open_source(name, revision=source.commit, headers_only=True, fetch=missing) if missing else source
+
+
+def _pairs(grown: Source, base: Source) -> list[_Pair]:
     """Components by the same name; where one side is a single component, by the same class."""
     pairs = []
     for new in grown.components:
@@ -134,7 +151,7 @@ def _run(
 
 
 def _verdict(
-    pair: tuple[str, Checkpoint, Checkpoint],
+    pair: _Pair,
     expected: list[torch.Tensor],
     found: list[torch.Tensor],
     dtype: torch.dtype,

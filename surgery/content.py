@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +77,14 @@ class Stored:
 
 
 Content = Copy | Zeros | Values | Ones | Drawn | Pieces | Stored
+
+
+def stored_in(content: Content, sources: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+    """The tensors whose bytes a content takes. `sources`: those that it may name."""
+    if isinstance(content, Stored):
+        return (content.tensor,)
+    names = (content.source,) if isinstance(content, Copy) else content.sources if isinstance(content, Pieces) else ()
+    return tuple(sources[name] for name in names)
 
 
 def rows_of(parts: Iterable[Piece]) -> list[tuple[tuple[int, int], Piece]]:

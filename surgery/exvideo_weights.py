@@ -33,10 +33,10 @@ from .exvideo import (
 from .foreign import as_bytes
 from .grown import stock_name
 from .header import read_header
-from .job import prepare
+from .job import check_downloaded, prepare
 from .layout import output_file
 from .plan import PlannedTensor
-from .staging import staged_file
+from .staging import check_output, staged_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -179,6 +179,17 @@ class Export:
     tensors: Mapping[str, Tensor]
     num_frames: int
 
+    @property
+    def missing(self) -> dict[str, int]:
+        """Files that `write_export` reads and that are still on the Hub: place in the source -> bytes."""
+        return self.source.holding(self.tensors.values())
+
+    def check_output(self, output: Path, *, overwrite: bool) -> None:
+        """Refuse an output that is no .safetensors file or would lose something. Raises `OutputError`."""
+        if output.suffix != ".safetensors":
+            raise OutputError(f"{output}: DiffSynth's format is one file; name it NAME.safetensors")
+        check_output(output, inputs=[self.source.path], overwrite=overwrite)
+
     def to_json(self) -> dict[str, Any]:
         return {
             "source": self.source.name,
@@ -223,9 +234,9 @@ def _settings_of(source: Source, checkpoint: Checkpoint) -> dict[str, object]:
 
 
 def write_export(export: Export, output: Path, *, overwrite: bool = False, progress: Progress | None = None) -> Path:
-    """Write the file, complete or not at all. Raises `OutputError`."""
-    if output.suffix != ".safetensors":
-        raise OutputError(f"{output}: DiffSynth's format is one file; name it NAME.safetensors")
+    """Write the file, complete or not at all. Raises `OutputError`, and `SourceError` for what is still on the Hub."""
+    check_downloaded(export.source.name, export.missing)
+    export.check_output(output, overwrite=overwrite)
     size = export.file.num_bytes
     with staged_file(output, inputs=[export.source.path], num_bytes=size, overwrite=overwrite) as place:
         write_tensors(place, export.file, export.tensors, progress or (lambda _: None))

@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .content import stored_in
 from .segments import segments_of
 from .tensor import check_here, num_bytes
 
@@ -59,7 +60,7 @@ def sample_starts(nbytes: int) -> list[int]:
 
 def fingerprint_of(checkpoint: Checkpoint) -> str:
     """The fingerprint of a checkpoint's weights as they lie in its files. Raises `SourceError` if they are not here."""
-    check_here(checkpoint.tensors)
+    check_here(checkpoint.tensors.values())
     with _Files() as files:
         return fingerprint(
             Sampled(name=name, dtype=t.dtype, shape=t.shape, read=files.reader(t.file, t.offset))
@@ -69,7 +70,8 @@ def fingerprint_of(checkpoint: Checkpoint) -> str:
 
 def fingerprint_of_planned(tensors: Iterable[PlannedTensor], sources: Mapping[str, Tensor]) -> str:
     """The fingerprint of tensors as a plan would write them, before anything is written. Raises as above."""
-    check_here(sources)
+    tensors = tuple(tensors)
+    check_here(stored for tensor in tensors for stored in stored_in(tensor.content, sources))
     with _Files() as files:
         return fingerprint(
             Sampled(name=t.name, dtype=t.dtype, shape=t.shape, read=_planned_reader(t, sources, files)) for t in tensors

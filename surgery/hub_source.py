@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import strict_json
-from .disguise import OTHER_WEIGHTS
 from .errors import CheckpointError
 from .files import HERE, Files, HubFiles
 from .hub import download, open_repo
@@ -14,6 +13,8 @@ from .selection import PIPELINE_NAME, is_small, needed
 from .source import components_of
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from .files import Report
 
 _MAX_SMALL = 100_000_000
@@ -21,7 +22,13 @@ _MAX_SMALL = 100_000_000
 
 
 def files_of(
-    repo_id: str, revision: str | None, variant: str | None, *, headers_only: bool, report: Report | None = None
+    repo_id: str,
+    revision: str | None,
+    variant: str | None,
+    *,
+    headers_only: bool,
+    fetch: Collection[str] = (),
+    report: Report | None = None,
 ) -> tuple[Path, Files]:
     """The folder in the Hub's cache that stands for a model, and where its files are.
 
@@ -29,7 +36,8 @@ def files_of(
         repo_id: Such as "Wan-AI/Wan2.1-T2V-1.3B-Diffusers".
         revision: Branch, tag or commit.
         variant: Weights variant, such as "fp16".
-        headers_only: Leave weights on the Hub that are not in the cache.
+        headers_only: Leave on the Hub what is not in the cache, but for the small files that are read whole.
+        fetch: Files to have here even so.
         report: Told the name of every file whose header is fetched.
 
     Raises:
@@ -44,12 +52,12 @@ def files_of(
         download(repo, [PIPELINE_NAME])
         components = components_of(strict_json.read_object(repo.folder / PIPELINE_NAME))
     sizes = needed(repo.sizes, components, variant)
-    wanted = [name for name in sizes if is_small(name)]
-    for name in wanted:
+    small = [name for name in sizes if is_small(name)]
+    for name in small:
         if sizes[name] > _MAX_SMALL:
             raise CheckpointError(f"{repo_id}: {name:.200} has {sizes[name]} bytes; it is not what its name says")
-    is_whole = not headers_only and any(name.endswith(".safetensors") for name in sizes)
-    if is_whole:
-        wanted = [name for name in sizes if not name.endswith(OTHER_WEIGHTS)]
-    download(repo, wanted, with_bars=is_whole)
-    return repo.folder, HubFiles(repo, sizes, report)
+    files = HubFiles(repo, sizes, report)
+    has_weights = any(name.endswith(".safetensors") for name in sizes)
+    large = files.counted.intersection(fetch) if headers_only or not has_weights else files.counted
+    download(repo, sorted(large.union(small)), with_bars=bool(large))
+    return repo.folder, files

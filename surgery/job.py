@@ -15,6 +15,7 @@ from .apply import ComponentFolder, carries, make_files, sources_of
 from .carried import carried_files, carrier
 from .checkpoint import Checkpoint
 from .checksums import write_checksums
+from .content import stored_in
 from .disk import check_room, write_text
 from .errors import SourceError
 from .grown import stock_name
@@ -32,10 +33,11 @@ from .watch import unchanged
 from .write import Writer, carry
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from .plan import Plan
     from .record import Record
+    from .tensor import Tensor
 
 Operation = Callable[[Checkpoint, Anatomy], "Plan"]
 
@@ -70,10 +72,21 @@ class Job:
         carried += sum(size for name, size in self.source.elsewhere.items() if is_carried(Path(name)))
         return sum(plan.num_bytes for plan in self.plans.values()) + carried
 
-    @property
-    def download_bytes(self) -> int:
-        """What `execute` needs and is still on the Hub, in bytes."""
-        return sum(self.source.elsewhere.values())
+    @cached_property
+    def missing(self) -> Mapping[str, int]:
+        """Files that `execute` reads and that are still on the Hub: their places in the source -> bytes."""
+        is_carried = carrier(self)
+        read = self.source.holding(self._read())
+        return {name: size for name, size in self.source.elsewhere.items() if name in read or is_carried(Path(name))}
+
+    def _read(self) -> Iterator[Tensor]:
+        """The tensors that `execute` reads: those that are copied, and all for the fingerprint of a new step."""
+        for name, plan in self.plans.items():
+            tensors = self.checkpoints[name].tensors
+            if name not in self.records:
+                yield from tensors.values()
+            for tensor in plan.tensors:
+                yield from stored_in(tensor.content, tensors)
 
     @property
     def work_bytes(self) -> int:
@@ -156,9 +169,7 @@ def execute(
         SourceError: Some of it is still on the Hub.
         GrowError: See `ComponentFolder.write` and `staged`.
     """
-    if job.source.elsewhere:
-        first = next(iter(job.source.elsewhere))
-        raise SourceError(f"{job.source.name}: {first} is still on the Hub. Open it without headers_only")
+    check_downloaded(job.source.name, job.missing)
     writer = Writer(workers=workers, link=link, digests=checksum, progress=progress)
     with staged(output, inputs=[job.source.path], overwrite=overwrite) as work:
         carried = carries(carried_files(job), work)
@@ -173,6 +184,12 @@ def execute(
         if checksum:
             write_checksums(work, writer.digests)
     return output
+
+
+def check_downloaded(name: str, missing: Iterable[str]) -> None:
+    """Refuse to carry out what was planned from headers. Raises `SourceError`."""
+    for place in missing:
+        raise SourceError(f"{name}: {place} is still on the Hub. Open it without headers_only, or with that in fetch")
 
 
 def _write_texts(job: Job, work: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +13,15 @@ from .content import Copy
 from .disk import write_text
 from .errors import PlanError, SourceError
 from .fingerprint import fingerprint_of, fingerprint_of_planned
+from .job import check_downloaded
 from .layout import output_file
-from .pack_metadata import metadata_of
+from .pack_metadata import is_small, metadata_of, others_elsewhere
 from .packed import GROWTH_NAME, KEY, key_of
 from .plan import PlannedTensor
 from .readback import same_bytes
 from .shrink import choose_grown
 from .staging import staged, staged_file
+from .tensor import is_here
 from .trace import rename
 from .undo import take_back
 
@@ -46,7 +48,32 @@ class Packing:
     file: OutputFile
     tensors: Mapping[str, Tensor]
     """Where they lie, by their names in the growth."""
+    base: Source | None = None
+    bases: Mapping[str, Checkpoint] = field(default_factory=dict)
+    """Per component: what of `base` it was compared with."""
     base_model: str | None = None
+
+    @property
+    def missing(self) -> dict[str, int]:
+        """Files of the grown model that `write_pack` needs and that are still on the Hub: place in it -> bytes."""
+        others = others_elsewhere(self.source, self.checkpoints)
+        weights = self.source.holding(
+            t for checkpoint in self.checkpoints.values() for t in checkpoint.tensors.values()
+        )
+        return {**weights, **{place: size for place, size in others.items() if is_small(size)}}
+
+    @property
+    def base_missing(self) -> dict[str, int]:
+        """Likewise of the base, where there is one to compare with."""
+        compared = (tensor for checkpoint in self.bases.values() for tensor in checkpoint.tensors.values())
+        return self.base.holding(compared) if self.base is not None else {}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is not known as long as files are missing."""
+        if not self.missing and not self.base_missing:
+            return ()
+        return ("which of the base's tensors were trained since is seen once the weights are here",)
 
     def card(self, file_name: str = GROWTH_NAME) -> str:
         """The model card, for a growth of that name."""
@@ -61,10 +88,11 @@ class Packing:
                     "class": self.checkpoints[name].class_name,
                     "packed": list(names),
                     "from_base": len(self.checkpoints[name].tensors) - len(names),
-                    "fingerprint": fingerprint_of(self.checkpoints[name]),
+                    "fingerprint": None if self.missing else fingerprint_of(self.checkpoints[name]),
                 }
                 for name, names in self.packed.items()
             },
+            "notes": list(self.notes),
         }
 
 
@@ -72,6 +100,8 @@ def prepare_pack(
     source: Source, *, base: Source | None = None, components: Sequence[str] = (), base_model: str | None = None
 ) -> Packing:
     """Find what a grown model has and its base has not; nothing is written.
+
+    Of models that were opened by their headers alone it is found by the record alone, and can be shown and not written.
 
     Args:
         source: The grown model.
@@ -86,16 +116,27 @@ def prepare_pack(
         CheckpointError: A file is damaged, or growth.json is of other weights.
     """
     checkpoints = choose_grown(source, components)
+    bases = {name: base_of(checkpoint, name, base) for name, checkpoint in checkpoints.items() if base is not None}
     packed: dict[str, tuple[str, ...]] = {}
     for name, checkpoint in checkpoints.items():
-        carried = _carried(checkpoint) if base is None else _same_as(checkpoint, name, base)
+        carried = _same_as(checkpoint, bases[name]) if name in bases else _carried(checkpoint)
         packed[name] = tuple(key for key in checkpoint.tensors if key not in carried)
     tensors = {key_of(name, key): checkpoints[name].tensors[key] for name, keys in packed.items() for key in keys}
     contents = [PlannedTensor.copy_of(tensor, key) for key, tensor in tensors.items()]
-    file = output_file(GROWTH_NAME, contents, {"format": "pt", KEY: metadata_of(source, checkpoints)}, tensors)
-    return Packing(
-        source=source, checkpoints=checkpoints, packed=packed, file=file, tensors=tensors, base_model=base_model
+    found = Packing(
+        source=source,
+        checkpoints=checkpoints,
+        packed=packed,
+        file=output_file(GROWTH_NAME, contents, {}, tensors),
+        tensors=tensors,
+        base=base,
+        bases=bases,
+        base_model=base_model,
     )
+    if found.missing or found.base_missing:
+        return found
+    described = {"format": "pt", KEY: metadata_of(source, checkpoints)}
+    return replace(found, file=output_file(GROWTH_NAME, contents, described, tensors))
 
 
 def write_pack(
@@ -116,7 +157,10 @@ def write_pack(
     Raises:
         OutputError: It exists, or the disk is full.
         CheckpointError: The grown model changed while it was read.
+        SourceError: Some of it is still on the Hub.
     """
+    check_downloaded(packing.source.name, packing.missing)
+    check_downloaded(packing.base.name if packing.base else "", packing.base_missing)
     report = progress or (lambda _: None)
     options: dict[str, Any] = {
         "inputs": [packing.source.path],
@@ -149,35 +193,50 @@ def _carried(checkpoint: Checkpoint) -> set[str]:
         tensors = take_back(checkpoint, checkpoint.record.steps)
     except PlanError as error:
         raise PlanError(trained) from error
-    if fingerprint_of_planned(tensors, checkpoint.tensors) != checkpoint.record.base.fingerprint:
+    here = is_here(checkpoint.tensors.values())
+    if here and fingerprint_of_planned(tensors, checkpoint.tensors) != checkpoint.record.base.fingerprint:
         raise PlanError(trained)
     steps = checkpoint.record.steps
     return {place for t in tensors if t.content == Copy(source=(place := rename(t.name, steps)))}
 
 
-def _same_as(checkpoint: Checkpoint, name: str, base: Source) -> set[str]:
-    """The grown model's tensors that are the base's, byte for byte."""
+def _same_as(checkpoint: Checkpoint, base: Checkpoint) -> set[str]:
+    """The grown model's tensors that are the base's, byte for byte as far as they are here."""
     steps = checkpoint.record.steps if checkpoint.record else ()
-    other = base_of(checkpoint, name, base)
     found = set()
-    for key, tensor in other.tensors.items():
+    for key, tensor in base.tensors.items():
         place = rename(key, steps)
         now = checkpoint.tensors.get(place)
-        if now is not None and (now.dtype, now.shape) == (tensor.dtype, tensor.shape) and same_bytes(now, tensor):
+        if now is None or (now.dtype, now.shape) != (tensor.dtype, tensor.shape):
+            continue
+        if not is_here([now, tensor]) or same_bytes(now, tensor):
             found.add(place)
     return found
 
 
 def base_of(grown: Checkpoint, name: str, base: Source) -> Checkpoint:
-    """The component of `base` that a component was grown from. Raises `SourceError` if it is another model."""
+    """The component of `base` that a component was grown from. Raises `SourceError` if it is another model.
+
+    Of a base that was opened by its headers alone, what its tensors are called and are has to do.
+    """
     record = grown.record
     candidates = {c.name: c.checkpoint for c in base.components if c.checkpoint is not None}
     chosen = candidates.get(name) or candidates.get("")
     if record is None or chosen is None:
         raise SourceError(f"{base.name}: has no {name or 'model'}; it has: {', '.join(candidates) or 'no weights'}")
-    if fingerprint_of(chosen) != record.base.fingerprint:
+    here = is_here(chosen.tensors.values())
+    if fingerprint_of(chosen) != record.base.fingerprint if here else not _looks_like_base(grown, chosen):
         raise SourceError(
             f"{base.name}: not what {grown.path} was grown from; that is {record.base.name}, with the weights "
             f"{record.base.fingerprint}"
         )
     return chosen
+
+
+def _looks_like_base(grown: Checkpoint, base: Checkpoint) -> bool:
+    """Whether a model has the tensors that the grown one's steps began with, as far as they can be taken back."""
+    try:
+        tensors = take_back(grown, grown.record.steps if grown.record else ())
+    except PlanError:
+        return True
+    return {(t.name, t.dtype, t.shape) for t in tensors} == {(k, t.dtype, t.shape) for k, t in base.tensors.items()}

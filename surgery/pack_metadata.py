@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .carried import carried_files
+from .carried import carried_files, carrier
 from .checkpoint import CONFIG_NAME, INDEX_SUFFIX
 from .errors import CheckpointError
 from .fingerprint import fingerprint_of
@@ -26,7 +26,7 @@ _SMALL = 1 << 20
 
 
 def metadata_of(source: Source, checkpoints: Mapping[str, Checkpoint]) -> str:
-    """The value of the growth's key "modelgrow", for these components of a grown model.
+    """The value of the growth's key "modelgrow", for these components of a grown model, whose weights are here.
 
     Raises:
         CheckpointError: A file can't be read, or has a name that no other machine should be asked to write.
@@ -81,20 +81,37 @@ def _pipeline(source: Source, checkpoints: Mapping[str, Checkpoint]) -> dict[str
 
 
 def _others(source: Source, checkpoints: Mapping[str, Checkpoint]) -> dict[str, Other]:
-    return {path.as_posix(): other_of(file) for file, path in other_files(source, checkpoints)}
+    here = {path.as_posix(): other_of(file) for file, path in other_files(source, checkpoints)}
+    there = {place: Other(num_bytes=size) for place, size in others_elsewhere(source, checkpoints).items()}
+    return dict(sorted({**here, **there}.items()))
+
+
+def is_small(num_bytes: int) -> bool:
+    """Whether a file of this size is known by its content."""
+    return num_bytes <= _SMALL
 
 
 def other_files(source: Source, checkpoints: Mapping[str, Checkpoint]) -> list[tuple[Path, Path]]:
     """Every file of a source but the weights, configs and records of these components, and its place in the folder."""
+    return carried_files(_untouched(source, checkpoints))
+
+
+def others_elsewhere(source: Source, checkpoints: Mapping[str, Checkpoint]) -> dict[str, int]:
+    """Those of them that are still on the Hub: place in the folder -> bytes."""
+    is_other = carrier(_untouched(source, checkpoints))
+    return {place: size for place, size in source.elsewhere.items() if is_other(Path(place))}
+
+
+def _untouched(source: Source, checkpoints: Mapping[str, Checkpoint]) -> Job:
     nothing = {
         name: Plan(operation="pack", options={}, class_name=str(checkpoint.class_name), tensors=())
         for name, checkpoint in checkpoints.items()
     }
-    return carried_files(Job(source=source, checkpoints=checkpoints, plans=nothing))
+    return Job(source=source, checkpoints=checkpoints, plans=nothing)
 
 
 def other_of(path: Path) -> Other:
     """How one of those files is known again."""
     size = path.stat().st_size
-    digest = hashlib.sha256(path.read_bytes()).hexdigest() if size <= _SMALL else None
+    digest = hashlib.sha256(path.read_bytes()).hexdigest() if is_small(size) else None
     return Other(num_bytes=size, sha256=digest)

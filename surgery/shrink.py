@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .clip_default import restored
-from .content import Copy
+from .content import Copy, stored_in
 from .errors import PlanError, SourceError
 from .extension import OPERATION
 from .fingerprint import fingerprint_of_planned
 from .job import Job
 from .plan import Plan
 from .record import Record
+from .tensor import is_here
 from .trace import listed
 from .undo import take_back
 
@@ -41,7 +42,9 @@ def plan_shrink(checkpoint: Checkpoint) -> Plan:
     carried = {tensor.content.source for tensor in tensors if isinstance(tensor.content, Copy)}
     notes = [f"takes back {step.summary}" for step in reversed(steps)]
     edits, dropped = _config_before(steps)
-    if fingerprint_of_planned(tensors, checkpoint.tensors) != steps[0].input_fingerprint:
+    if not is_here(stored for tensor in tensors for stored in stored_in(tensor.content, checkpoint.tensors)):
+        notes.append("whether weights that the step only carried over have changed since is seen once they are here")
+    elif fingerprint_of_planned(tensors, checkpoint.tensors) != steps[0].input_fingerprint:
         notes.append(
             "weights that the step only carried over have changed since (training?); they stay as they are now"
         )

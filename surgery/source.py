@@ -17,9 +17,12 @@ from .files import HERE, Files, Report
 from .grown import stock_name
 from .regular import check_link, names_in
 from .selection import PIPELINE_NAME
+from .tensor import is_here
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterable, Sequence
+
+    from .tensor import Tensor
 
 __all__ = ["PIPELINE_NAME", "Component", "Source", "choose", "components_of", "open_source"]
 
@@ -52,6 +55,12 @@ class Source:
     elsewhere: Mapping[str, int] = field(default_factory=dict)
     """Those of them that were not downloaded, and their bytes. A plan needs none."""
 
+    def holding(self, tensors: Iterable[Tensor]) -> dict[str, int]:
+        """The files still on the Hub that hold these tensors: path in the folder -> bytes."""
+        files = {tensor.file for tensor in tensors if not is_here([tensor])}
+        places = sorted(file.relative_to(self.path).as_posix() for file in files)
+        return {place: self.elsewhere[place] for place in places}
+
 
 def open_source(
     argument: str,
@@ -60,6 +69,7 @@ def open_source(
     variant: str | None = None,
     revision: str | None = None,
     headers_only: bool = False,
+    fetch: Collection[str] = (),
     report: Report | None = None,
 ) -> Source:
     """Open what a user named.
@@ -72,6 +82,7 @@ def open_source(
         revision: Branch, tag or commit of a Hub id.
         headers_only: Of a Hub id's weights that are not in the cache, fetch the headers alone. That is enough for
             `inspect` and for a plan, which can be shown and not executed.
+        fetch: Files to download even so: paths in the folder, such as a job's `missing` has.
         report: Told the name of every file whose header is fetched.
 
     Raises:
@@ -86,7 +97,7 @@ def open_source(
             )
         from .hub_source import files_of
 
-        path, files = files_of(argument, revision, variant, headers_only=headers_only, report=report)
+        path, files = files_of(argument, revision, variant, headers_only=headers_only, fetch=fetch, report=report)
         source = _open(path, argument, files, config, variant)
         return replace(source, commit=path.name, counted=files.counted, elsewhere=files.elsewhere)
     path = Path(argument)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -83,11 +83,16 @@ def num_bytes(dtype: str, shape: Iterable[int], *, where: str) -> int:
     return bits // 8
 
 
-def check_here(tensors: Mapping[str, Tensor]) -> None:
+def is_here(tensors: Iterable[Tensor]) -> bool:
+    """Whether the bytes of all of them can be read, and not their headers alone."""
+    return all(tensor.fetch is None for tensor in tensors)
+
+
+def check_here(tensors: Iterable[Tensor]) -> None:
     """Refuse what was opened by its headers alone. Raises `SourceError`."""
-    for name, tensor in tensors.items():
+    for tensor in tensors:
         if tensor.fetch is not None:
             raise SourceError(
-                f"{tensor.file}: only its header was fetched, and {name!r:.200} is to be read. Open the model with "
-                "its weights (open_source without headers_only)"
+                f"{tensor.file}: only its header was fetched, and its tensors are to be read. Open the model with its "
+                "weights (open_source without headers_only, or with the file in fetch)"
             )

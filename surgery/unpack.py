@@ -12,15 +12,17 @@ from .apply import carries, make_files, works_of
 from .checkpoint import open_checkpoint
 from .content import Copy
 from .disk import write_text
-from .errors import CheckpointError, SourceError
+from .errors import CheckpointError
 from .fingerprint import fingerprint_of
 from .index import LIBRARY, edit_index, follow_slots
+from .job import check_downloaded
 from .layout import OutputFile
-from .pack_metadata import other_files, other_of
+from .pack_metadata import other_files, other_of, others_elsewhere
 from .plan import PlannedTensor
 from .slot import slot_of
 from .source import PIPELINE_NAME
 from .staging import staged
+from .unpack_check import check_shapes, find_base
 from .watch import unchanged
 from .write import Writer
 
@@ -61,7 +63,13 @@ class Application:
     def num_bytes(self) -> int:
         """What the output will take, in bytes."""
         weights = sum(file.num_bytes for files in self.files.values() for file in files)
-        return weights + sum(path.stat().st_size for path, _ in self.others)
+        there = sum(others_elsewhere(self.base, self.checkpoints).values())
+        return weights + there + sum(path.stat().st_size for path, _ in self.others)
+
+    @property
+    def missing(self) -> Mapping[str, int]:
+        """Files of the base that are still on the Hub: place in it -> bytes. `execute_apply` needs them all."""
+        return self.base.elsewhere
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -84,6 +92,8 @@ class Application:
 def prepare_apply(packed: Packed, base: Source) -> Application:
     """Check that a growth and a base belong together; nothing is written.
 
+    Of a base that was opened by its headers alone only names and shapes are compared, and nothing can be made of it.
+
     Raises:
         SourceError: It was grown from another model.
         CheckpointError: The growth does not fit, although its base is the right one.
@@ -96,7 +106,7 @@ def prepare_apply(packed: Packed, base: Source) -> Application:
         name, checkpoint = find_base(packed, component, base)
         components[name], checkpoints[name] = component, checkpoint
         names = component.from_base(checkpoint.tensors, base=base.name)
-        _check_shapes(packed, component, checkpoint, names)
+        check_shapes(packed, component, checkpoint, names)
         files[name] = tuple(_output(file.name, file.header, file.tensors, names) for file in component.files)
         sources[name] = {f"base:{key}": tensor for key, tensor in checkpoint.tensors.items()} | {
             f"growth:{key}": tensor for key, tensor in component.tensors.items()
@@ -110,41 +120,6 @@ def prepare_apply(packed: Packed, base: Source) -> Application:
         sources=sources,
         notes=_differences(packed, base, components, checkpoints),
     )
-
-
-def find_base(packed: Packed, component: PackedComponent, base: Source) -> tuple[str, Checkpoint]:
-    """The component of a base that a packed one was grown from, told by its weights. Raises `SourceError`."""
-    expected = component.record.base
-    candidates = {
-        c.name: c.checkpoint
-        for c in base.components
-        if c.checkpoint is not None and c.checkpoint.class_name == expected.class_name
-    }
-    if component.name in candidates:
-        candidates = {component.name: candidates[component.name]}
-    elif component.name and "" not in candidates:
-        candidates = {}
-    fingerprints = {name: fingerprint_of(checkpoint) for name, checkpoint in candidates.items()}
-    for name, found in fingerprints.items():
-        if found == expected.fingerprint:
-            return name, candidates[name]
-    what = "; ".join(
-        f"{base.name}{'/' if name else ''}{name} is {expected.class_name} {found}"
-        for name, found in fingerprints.items()
-    )
-    raise SourceError(
-        f"{packed.path}: was grown from {expected.name} ({expected.class_name} {expected.fingerprint}), and "
-        f"{what or f'{base.name} holds no {expected.class_name}'}. Name the base that it was grown from"
-    )
-
-
-def _check_shapes(packed: Packed, component: PackedComponent, base: Checkpoint, names: Mapping[str, str]) -> None:
-    for key, what in component.expected.items():
-        if key in names and ((tensor := base.tensors[names[key]]).dtype, tensor.shape) != what:
-            raise CheckpointError(
-                f"{packed.path}: {key!r} should be {what[0]} {list(what[1])}, the base's {names[key]!r} is "
-                f"{tensor.dtype} {list(tensor.shape)}; the growth is damaged"
-            )
 
 
 def _output(
@@ -176,7 +151,9 @@ def execute_apply(
     Raises:
         OutputError: It exists, or the disk is full.
         CheckpointError: The growth is damaged: what came out is not what went in.
+        SourceError: Some of the base is still on the Hub.
     """
+    check_downloaded(application.base.name, application.missing)
     inputs = [application.base.path, application.packed.path]
     with staged(output, inputs=inputs, num_bytes=application.num_bytes, overwrite=overwrite) as work:
         others = application.others
@@ -227,15 +204,19 @@ def _differences(
     """Other files that the grown folder had and the base has not, or has in another form."""
     if set(checkpoints) != set(packed.components):
         return ()
-    here = {place.as_posix(): path for path, place in other_files(base, checkpoints)}
+    here = {place.as_posix(): other_of(path) for path, place in other_files(base, checkpoints)}
+    there = others_elsewhere(base, checkpoints)
     rewritten = (PIPELINE_NAME,) if _index_edits(packed, base, components) else ()
     notes = []
     for place, other in packed.others.items():
         if place in rewritten:
             continue
-        if place not in here:
+        if place not in here and place not in there:
             notes.append(f"{place}: lay in the grown folder; neither the growth nor the base has it")
-        elif other_of(here[place]) != other:
+        elif other != here.get(place, other) or other.num_bytes != there.get(place, other.num_bytes):
             notes.append(f"{place}: is the base's, which is not as it was in the grown folder")
-    notes += [f"{place}: is the base's; the grown folder had none" for place in here if place not in packed.others]
+    added = (place for place in (*here, *there) if place not in packed.others)
+    notes += [f"{place}: is the base's; the grown folder had none" for place in added]
+    if base.elsewhere:
+        notes.append("whether the base's weights are those that it was grown from is seen once they are here")
     return tuple(notes)

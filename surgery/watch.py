@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from .errors import CheckpointError
 from .header import read_header
+from .tensor import is_here
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -33,8 +34,11 @@ def unchanged(files: Iterable[Path]) -> Iterator[None]:
 
 
 def check_headers(checkpoint: Checkpoint) -> None:
-    """Check that the tensors still lie where they lay when the checkpoint was opened. Raises `CheckpointError`."""
-    for path in checkpoint.files:
+    """Check that the tensors still lie where they lay when the checkpoint was opened. Raises `CheckpointError`.
+
+    Files that were left on the Hub are not read.
+    """
+    for path in dict.fromkeys(tensor.file for tensor in checkpoint.tensors.values() if is_here([tensor])):
         expected = {name: tensor for name, tensor in checkpoint.tensors.items() if tensor.file == path}
         if dict(read_header(path).tensors) != expected:
             raise CheckpointError(f"{path}: changed since it was opened. Run the command again")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from architectures import ARCHITECTURES, row_of
+from hub_server import Hub
 from models import save
 from safetensors.torch import load_file, save_file
 
@@ -130,3 +132,26 @@ def test_a_class_without_inputs_is_not_called_proven(folders: tuple[Path, Path],
     assert "every base weight is in place" in report.sentence
     planted = verify(plant(grown, tmp_path / "planted", "blocks.2.ffn.net.2.bias", 1e-30), base)
     assert "should be zero, and is not" in planted.sentence
+
+
+def test_of_pipelines_on_the_hub_only_what_is_compared_is_downloaded(
+    hub: Hub, folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    for folder in folders:
+        pipeline = tmp_path / folder.name
+        shutil.copytree(folder, pipeline / "transformer")
+        (pipeline / "vae").mkdir()
+        save_file({"w": torch.zeros(9)}, pipeline / "vae" / WEIGHTS)
+        (pipeline / "vae" / "config.json").write_text('{"_class_name": "AutoencoderKLWan"}')
+        index = {"transformer": ["diffusers", ROW.class_name], "vae": ["diffusers", "AutoencoderKLWan"]}
+        (pipeline / "model_index.json").write_text(json.dumps({"_class_name": "WanPipeline", **index}))
+        hub.publish(f"a/{folder.name}", pipeline)
+    hub.publish("a/other", tmp_path / "base" / "vae")
+    with pytest.raises(VerifyError, match="nothing to compare"):
+        verify("a/grown", "a/other")
+    assert all(request.range for request in hub.asked(WEIGHTS))
+    report = verify("a/grown", "a/base")
+    assert report.is_identical
+    assert report.components[0].promises == ()
+    whole = {request.name for request in hub.asked(WEIGHTS) if not request.range}
+    assert whole == {f"transformer/{WEIGHTS}"}

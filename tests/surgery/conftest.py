@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hub_server import Hub, serving
 
 from modelgrow.surgery.header import write_header
 
@@ -89,22 +88,6 @@ def make_pipeline(make_ltx: Maker, tmp_path: Path) -> Callable[[], Path]:
 @pytest.fixture
 def pipeline(make_pipeline: Callable[[], Path]) -> Path:
     return make_pipeline()
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """A Hub that this process talks to, with an empty cache."""
-    import huggingface_hub.constants
-
-    with serving() as hub:
-        constants = huggingface_hub.constants
-        monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
-        template = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-        monkeypatch.setenv("HF_TOKEN", "hf_test")
-        yield hub
 
 
 @pytest.fixture

@@ -77,12 +77,12 @@ class TestHeadersOnly:
         hub.publish("a/b", wide)
         job, other = planned(open_source("a/b", headers_only=True)), planned(open_source(str(wide)))
         assert {**job.to_json(), "source": "pipeline"} == other.to_json()
-        assert job.download_bytes == sum(
+        assert sum(job.missing.values()) == sum(
             path.stat().st_size
             for path in wide.rglob("*")
             if path.suffix in (".safetensors", ".mp4", ".md") or path.name == "scheduler_config.json"
         )
-        assert other.download_bytes == 0
+        assert sum(other.missing.values()) == 0
 
     def test_what_is_cached_is_not_asked_for(self, hub: Hub, wide: Path, tmp_path: Path) -> None:
         hub.publish("a/b", wide)

@@ -59,7 +59,8 @@ def test_values_that_a_plan_computes_with_are_fetched(hub: Hub, grow: Grow, tmp_
     folder = tmp_path / "mochi"
     folder.mkdir()
     (folder / "config.json").write_text('{"_class_name": "MochiTransformer3DModel", "num_layers": 1}')
-    header = write_header({"before": ("F32", (10**6,), 4 * 10**6), "pos_frequencies": ("F32", (3, 2, 4), 96)}, {})
+    block = {"transformer_blocks.0.attn1.to_q.weight": ("F32", (10**6,), 4 * 10**6)}
+    header = write_header({**block, "pos_frequencies": ("F32", (3, 2, 4), 96)}, {})
     values = struct.pack("<24f", *(0.37 * number for number in range(24)))
     (folder / "diffusion_pytorch_model.safetensors").write_bytes(header + bytes(4 * 10**6) + values)
     hub.publish("a/mochi", folder)
