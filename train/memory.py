@@ -109,6 +109,8 @@ def predict_memory(
         device: Where the step will be, if the model is not there yet.
     """
     place = device or next(model.parameters()).device
+    if place.type == "cpu":
+        place = torch.device("cpu")  # accelerate counts CPUs, and tensors do not
     trained = [p for p in model.parameters() if p.requires_grad]
     values = sum(p.numel() for p in trained)
     gradients = sum(p.numel() * p.element_size() for p in trained)

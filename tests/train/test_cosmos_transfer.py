@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from modelgrow.surgery import (
 )
 from modelgrow.train.families import cosmos, family_of
 from modelgrow.train.families import cosmos_transfer as family
+from modelgrow.train.memory import predict_memory
 from modelgrow.train.objectives import GivenFrames, RectifiedFlow
 from modelgrow.train.run import train
 from modelgrow.train.settings import Settings, changed
@@ -185,6 +187,32 @@ def test_what_cannot_be_trained_is_what_has_no_gradient(pipeline: Any) -> None:
     assert still == {name for name in sizes if family.idle(name, model.config)}
     assert len(still) == 4 * 4 + 1
     assert min(sizes[name] for name in sizes.keys() - still) > 1e-5
+
+
+@pytest.mark.parametrize("device", ["cpu", "cpu:0"])
+def test_memory_is_predicted_with_the_controlnet(pipeline: Any, device: str) -> None:
+    """Where accelerate counts the CPU, too: its weights are there already, the model's are made anew."""
+    noisy, timesteps, text = inputs(pipeline)
+    model = pipeline.transformer
+    asked: list[Any] = []
+
+    def predict(stand_in: Any, given: Any) -> torch.Tensor:
+        asked.append(given["noisy"])
+        return family.predict(pipeline, stand_in, **given)
+
+    found = predict_memory(
+        model,
+        predict,
+        {"noisy": noisy, "timesteps": timesteps, "text": text},
+        optimizer="adamw",
+        average=False,
+        autocast=nullcontext,
+        device=torch.device(device),
+    )
+    assert len(asked) == 1
+    assert found.activations is not None
+    assert found.step is not None
+    assert found.step > found.gradients == sum(parameter.nbytes for parameter in model.parameters())
 
 
 def test_levels_are_the_trainers_and_given_frames_the_pipelines(pipeline: Any) -> None:
