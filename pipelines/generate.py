@@ -15,6 +15,7 @@ from modelgrow.surgery import GenerateError
 
 from .arguments import FRAME_COUNTS, POSITIVE, resolve
 from .clip_length import decodable, trimmed
+from .mended import mended
 from .provenance import describe, dtype_name
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def generate(
 def _run(pipeline: Any, arguments: Mapping[str, Any], progress: Progress | None) -> Any:
     what = type(pipeline).__name__
     try:
-        with _reported(pipeline, progress) as callback:
+        with mended(pipeline), _reported(pipeline, progress) as callback:
             return pipeline(**arguments, **callback)
     except torch.OutOfMemoryError as error:
         raise GenerateError(

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import EasyAnimateControlPipeline
+from clip_files import write_captioned, write_video
 from tiny_easyanimate import OPTIONS, control, inpaint
 from tiny_runs import bytes_of, settings
 
+from modelgrow.pipelines.mended import mended
 from modelgrow.surgery import ExpandOptions, execute, open_checkpoint, open_source, plan_expand, prepare
 from modelgrow.train.families import easyanimate
+from modelgrow.train.families.family import Control
 from modelgrow.train.run import train
 
 PROMPTS = ["a red circle moves right", "a blue square"]
@@ -47,12 +49,12 @@ def test_inpainting_reads_the_first_frame_as_its_pipeline_gives_it(inpainter: An
     (noisy, timesteps), kwargs, expected = recorded(inpainter, video=(PIXELS + 1) / 2, mask_video=HIDDEN)
     with torch.no_grad():
         text = easyanimate.encode_text(inpainter, PROMPTS)
-        conditions = easyanimate.encode_conditions(inpainter, PIXELS, [None, None])
+        conditions = easyanimate.encode_conditions(inpainter, PIXELS, [None, None], {})
         found = easyanimate.predict(inpainter, inpainter.transformer, noisy, timesteps, {**text, **conditions})
         later = PIXELS.clone()
         later[:, :, 1:] = 0
-        same = easyanimate.encode_conditions(inpainter, later, [None, None])
-        others = easyanimate.encode_conditions(inpainter, -PIXELS, [None, None])
+        same = easyanimate.encode_conditions(inpainter, later, [None, None], {})
+        others = easyanimate.encode_conditions(inpainter, -PIXELS, [None, None], {})
         other = easyanimate.predict(inpainter, inpainter.transformer, noisy, timesteps, {**text, **others})
     torch.testing.assert_close(conditions[easyanimate.INPAINT], kwargs["inpaint_latents"], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
@@ -65,10 +67,10 @@ def test_inpainting_reads_the_first_frame_as_its_pipeline_gives_it(inpainter: An
 def test_a_given_picture_has_the_noise_that_follows_from_it() -> None:
     pipeline = inpaint()
     with torch.no_grad():
-        noised, again = (easyanimate.encode_conditions(pipeline, PIXELS, [None, None]) for _ in range(2))
-        alone = easyanimate.encode_conditions(pipeline, PIXELS[1:], [None])
+        noised, again = (easyanimate.encode_conditions(pipeline, PIXELS, [None, None], {}) for _ in range(2))
+        alone = easyanimate.encode_conditions(pipeline, PIXELS[1:], [None], {})
         pipeline.transformer.register_to_config(add_noise_in_inpaint_model=False)
-        clean = easyanimate.encode_conditions(pipeline, PIXELS, [None, None])
+        clean = easyanimate.encode_conditions(pipeline, PIXELS, [None, None], {})
     name = easyanimate.INPAINT
     assert torch.equal(noised[name], again[name])
     torch.testing.assert_close(alone[name], noised[name][1:], rtol=1e-4, atol=1e-5)
@@ -81,23 +83,32 @@ def test_a_given_picture_has_the_noise_that_follows_from_it() -> None:
     assert torch.equal(easyanimate._noised(nothing), nothing)
 
 
-def test_control_is_called_as_without_a_control_clip(monkeypatch: pytest.MonkeyPatch) -> None:
-    encode = EasyAnimateControlPipeline.encode_prompt
-
-    def spared(self: Any, *args: Any, text_encoder_index: int = 0, **kwargs: Any) -> Any:
-        return encode(self, *args, **kwargs)
-
-    # diffusers 0.42.1 hands it an argument that it does not take, so that this pipeline can't run as it is.
-    monkeypatch.setattr(EasyAnimateControlPipeline, "encode_prompt", spared)
+@pytest.mark.parametrize("given", [False, True])
+def test_a_control_clip_is_read_as_its_pipeline_reads_it(given: bool) -> None:
+    """And without one there are zeros in its place."""
     pipeline = control()
     pipeline.set_progress_bar_config(disable=True)
-    (noisy, timesteps), kwargs, expected = recorded(pipeline)
+    clip = PIXELS.flip(0)
+    with mended(pipeline):
+        shown = {"control_video": (clip + 1) / 2} if given else {}
+        (noisy, timesteps), kwargs, expected = recorded(pipeline, **shown)
     with torch.no_grad():
         text = easyanimate.encode_text(pipeline, PROMPTS)
-        found = easyanimate.predict(pipeline, pipeline.transformer, noisy, timesteps, text)
+        clips = {"control_video": clip} if given else {}
+        conditions = easyanimate.encode_conditions(pipeline, PIXELS, [None, None], clips)
+        found, other = (
+            easyanimate.predict(pipeline, pipeline.transformer, noisy, timesteps, {**text, **read})
+            for read in (conditions, {easyanimate.CONTROL: torch.ones_like(noisy)})
+        )
     assert kwargs["control_latents"].shape[1] == 8
-    assert not easyanimate.encode_conditions(pipeline, PIXELS, [None, None])
+    assert set(conditions) == ({easyanimate.CONTROL} if given else set())
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert (other - expected).abs().max() > 1e-3, "another control clip must differ"
+
+
+def test_only_the_control_model_reads_control_clips() -> None:
+    assert easyanimate.controls(control()) == {"control_video": Control(required=False)}
+    assert not easyanimate.controls(inpaint())
 
 
 def test_what_the_last_block_makes_of_the_text_is_idle() -> None:
@@ -108,6 +119,25 @@ def test_what_the_last_block_makes_of_the_text_is_idle() -> None:
     still = {name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()}
     assert still == {name for name, _ in model.named_parameters() if easyanimate.idle(name, model.config)}
     assert len(still) == 10
+
+
+def test_a_grown_control_model_trains_on_control_clips(tmp_path: Path) -> None:
+    control().save_pretrained(tmp_path / "base")
+    options = ExpandOptions(mode="suffix", blocks=1)
+    job = prepare(
+        open_source(str(tmp_path / "base")), lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, options)
+    )
+    grown = execute(job, tmp_path / "grown")
+    (grown / "generation.json").write_text('{"num_inference_steps": 2}')
+    for name in "ab":
+        write_captioned(tmp_path / "data" / f"{name}.mp4", name)
+        write_video(tmp_path / "data" / f"{name}.control_video.mp4")
+    size = {name: OPTIONS[name] for name in ("num_frames", "height", "width")}
+    few: dict[str, Any] = {"data": str(tmp_path / "data"), "steps": 2, "batch_size": 1, **size}
+    result = train(settings(grown, tmp_path / "run", preview_every=2, previews=(PROMPTS[0],), **few))
+    assert result.growth is not None
+    assert (tmp_path / "run" / "previews" / "step-00000002-0.mp4").is_file()
+    assert (tmp_path / "run" / "previews" / "control_video.mp4").is_file()
 
 
 def test_a_grown_inpainting_model_trains_what_is_new(tmp_path: Path) -> None:

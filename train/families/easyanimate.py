@@ -1,8 +1,9 @@
 """EasyAnimate 5 and 5.1; what its three pipelines do before and around their transformer.
 
 EasyAnimatePipeline makes clips from text. The model of EasyAnimateInpaintPipeline learns to go on from the clip's first
-frame. Data sets here have no control clips, so that of EasyAnimateControlPipeline is called as without one: text to
-video. EasyAnimate's own trainer draws levels evenly, which is `timestep_sampling = "uniform"`.
+frame. That of EasyAnimateControlPipeline reads a control clip, `control_video`, where the data have one, and makes
+clips from text where they have none; its cameras and reference pictures are no part of the data here. EasyAnimate's own
+trainer draws levels evenly, which is `timestep_sampling = "uniform"`.
 
 Shape letters: B samples, C channels, T frames, H, W in pixels, F latent frames, h, w in latents.
 """
@@ -15,15 +16,26 @@ from typing import TYPE_CHECKING, Any
 import torch
 from diffusers.pipelines.easyanimate.pipeline_easyanimate_inpaint import add_noise_to_reference_video, resize_mask
 
+from modelgrow.pipelines.controls import control_arguments
+from modelgrow.pipelines.inputs import as_pictures
 from modelgrow.surgery.grown import stock_name
 
+from .family import Control
 from .latents import mean_of, scaled
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+
     from .family import Text
 
+INPAINTS, CONTROLLED = "EasyAnimateInpaintPipeline", "EasyAnimateControlPipeline"
+CLIP = "control_video"
 INPAINT = "kept_inpaint_latents"
 """(B, M + C, F, h, w): a mask of M channels, 1 or C, and the given frame. Guidance has them on both sides."""
+CONTROL = "kept_control_latents"
+"""(B, C, F, h, w) of a control clip; guidance has them on both sides too."""
 NOT_GIVEN = -1.0
 """A pixel."""
 NOISE_MEAN, NOISE_DEVIATION = -3.0, 0.5
@@ -41,15 +53,26 @@ def encode_video(pipeline: Any, pixels: torch.Tensor) -> torch.Tensor:
     return scaled(pipeline.vae, mean_of(pipeline.vae, pixels))
 
 
-def encode_conditions(pipeline: Any, pixels: torch.Tensor, frame_rates: list[float | None]) -> dict[str, torch.Tensor]:
-    """What the inpainting model reads beside the noisy latents, as its pipeline makes it of a clip and a mask of it.
+def controls(pipeline: Any) -> Mapping[str, Control]:
+    return {CLIP: Control(required=False)} if _kind(pipeline) == CONTROLLED else {}
+
+
+def encode_conditions(
+    pipeline: Any, pixels: torch.Tensor, frame_rates: list[float | None], controls: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """What is read beside the noisy latents.
+
+    The inpainting model's, as its pipeline makes it of a clip and a mask of it, and the control model's control clips.
 
     Args:
-        pipeline: Of the model; for the others there is nothing.
+        pipeline: Of the model; for that of text there is nothing.
         pixels: (B, 3, T, H, W) in [-1, 1].
         frame_rates: Not read.
+        controls: By name, like `pixels`.
     """
-    if not _inpaints(pipeline):
+    if CLIP in controls:
+        return {CONTROL: encode_video(pipeline, controls[CLIP])}
+    if _kind(pipeline) != INPAINTS:
         return {}
     config = pipeline.transformer.config
     given = torch.full_like(pixels, NOT_GIVEN)
@@ -72,11 +95,9 @@ def idle(name: str, config: Any) -> bool:
 
 
 def predict(pipeline: Any, model: Any, noisy: torch.Tensor, timesteps: torch.Tensor, text: Text) -> torch.Tensor:
-    config, channels = pipeline.transformer.config, noisy.shape[1]
-    inpaint = text[INPAINT].to(noisy.dtype) if _inpaints(pipeline) else None
-    control = None
-    if inpaint is None and config.in_channels > channels:
-        control = noisy.new_zeros(len(noisy), config.in_channels - channels, *noisy.shape[2:])
+    channels = noisy.shape[1]
+    inpaint = text[INPAINT].to(noisy.dtype) if _kind(pipeline) == INPAINTS else None
+    control = _control(pipeline, noisy, text) if inpaint is None else None
     output: torch.Tensor = model(
         noisy,
         timesteps,
@@ -88,8 +109,22 @@ def predict(pipeline: Any, model: Any, noisy: torch.Tensor, timesteps: torch.Ten
     return output[:, :channels]
 
 
-def _inpaints(pipeline: Any) -> bool:
-    return stock_name(type(pipeline).__name__) == "EasyAnimateInpaintPipeline"
+def preview_arguments(pipeline: Any, controls: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """`control_video`, of control clips (T, H, W, 3) uint8 by name."""
+    return control_arguments(pipeline, {name: as_pictures(frames) for name, frames in controls.items()})
+
+
+def _control(pipeline: Any, noisy: torch.Tensor, text: Text) -> torch.Tensor | None:
+    """What the model reads beside the noisy latents: the control clip, and zeros for what is not there."""
+    given = [text[CONTROL].to(noisy.dtype)] if CONTROL in text else []
+    left = pipeline.transformer.config.in_channels - noisy.shape[1] * (1 + len(given))
+    if not given and not left:
+        return None
+    return torch.cat([*given, noisy.new_zeros(len(noisy), left, *noisy.shape[2:])], dim=1)
+
+
+def _kind(pipeline: Any) -> str:
+    return stock_name(type(pipeline).__name__)
 
 
 def _noised(pictures: torch.Tensor) -> torch.Tensor:
