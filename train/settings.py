@@ -75,8 +75,9 @@ class Settings:
     frame_conditioning: float = 0.2
     """Open-Sora 1.2 only: share of the samples in which some frames are given; the default is its first stage's."""
     first_frame: float | None = None
-    """LTX-Video, Sana-Video, Wan 2.2 TI2V-5B, Wan VACE, Kandinsky 5 image to video: share of the samples whose first
-    frame is given; None is all of them for an image-to-video pipeline, and none for text to video."""
+    """LTX-Video, Sana-Video, Wan 2.2 TI2V-5B, Wan VACE, Wan Animate, Kandinsky 5 image to video: share of the samples
+    whose first frame is given; None is all of them for an image-to-video pipeline, a quarter for Wan Animate, and none
+    for the others."""
     edm: str = "standard"
     """Stable Video Diffusion only: "standard", or "exvideo" for the noise levels and weights of its script."""
     contrast: float = 1.0

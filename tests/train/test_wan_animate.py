@@ -124,7 +124,7 @@ def test_the_picture_is_a_latent_frame_before_the_clips(pipeline: Any) -> None:
     assert torch.equal(latents[:, :, 0], latents[:, :, 1])
     assert (read[family.REFERENCE][:, :4] == 1).all()
     assert read[family.POSES].shape == (1, 4, 2, 8, 12)
-    assert (read[family.NOTHING][:, :4] == 0).all()
+    assert (read[family.GIVEN][:, :4] == 0).all()
     assert read[family.FIRST][:, :4].sum(dim=(3, 4)).tolist() == [[[96.0, 0.0]] * 4]
 
 

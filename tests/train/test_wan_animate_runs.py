@@ -132,7 +132,7 @@ def test_characters_are_replaced_where_the_data_have_backgrounds_and_masks(
     assert result.changed.moved > 0
     assert (tmp_path / "run" / "previews" / "step-00000002-0.mp4").is_file()
     batch = set_up(chosen, lambda _: None).batch(0)
-    assert (batch.text[family.NOTHING][:, :4] > 0).any(), "the mask keeps some of the background"
+    assert (batch.text[family.GIVEN][:, :4] > 0).any(), "the mask keeps some of the background"
     alone = tmp_path / "alone.jsonl"
     alone.write_text("".join(json.dumps({**row, "mask_video": None}) + "\n" for row in rows))
     with pytest.raises(TrainError, match="the clips have background_video and no mask_video"):

@@ -22,8 +22,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from PIL import Image
 
+from modelgrow.pipelines.controls import control_arguments
+from modelgrow.pipelines.inputs import as_pictures
 from modelgrow.surgery import TrainError
 
 from ..settings import changed
@@ -48,7 +49,7 @@ GIVEN_SHARE = 0.25
 """Of the samples whose first frame is given, where the settings do not say; VideoX-Fun's trainer has it too."""
 REFERENCE, POSES, STATES = "kept_reference_latents", "kept_pose_latents", "kept_image_states"
 """(B, K + C, 1, h, w), mask and picture; (B, C, F, h, w); and (B, L, D), which CLIP says of the picture."""
-NOTHING, FIRST = "kept_given_latents", "kept_first_latents"
+GIVEN, FIRST = "kept_given_latents", "kept_first_latents"
 """(B, K + C, F, h, w), mask and what is given beside the clip: without its first frame, and with it."""
 FACES = "face_pixels"
 """(B, 3, T, S, S), bytes. Without a caption zeros, which stand for -1, as in the pipeline's unguided branch."""
@@ -97,7 +98,7 @@ def encode_conditions(
         POSES: pipeline.prepare_pose_latents(controls[POSE], **options),
         # As pictures, which the image processor makes smaller in another way than tensors.
         STATES: pipeline.encode_image(pictures),
-        NOTHING: _given(pipeline, pixels, controls, first=False),
+        GIVEN: _given(pipeline, pixels, controls, first=False),
         FIRST: _given(pipeline, pixels, controls, first=True),
         FACES: ((controls[FACE] + 1) * 127.5).round().to(torch.uint8),
     }
@@ -105,7 +106,7 @@ def encode_conditions(
 
 def predict(pipeline: Any, model: Any, noisy: torch.Tensor, timesteps: torch.Tensor, text: Text) -> torch.Tensor:
     """`timesteps`: (B,), or (B, 2) with 1 where the first frame is given, see `ToldFlow`."""
-    given = text[NOTHING]
+    given = text[GIVEN]
     if timesteps.ndim == 2:
         timesteps, told = timesteps.unbind(1)
         given = torch.where(told.bool().view(-1, 1, 1, 1, 1), text[FIRST], given)
@@ -129,9 +130,8 @@ def preview_arguments(pipeline: Any, controls: Mapping[str, np.ndarray]) -> dict
         pipeline: Of the model.
         controls: (T, H, W, 3) uint8, by name.
     """
-    clips: dict[str, Any] = {name: [Image.fromarray(frame) for frame in clip] for name, clip in controls.items()}
-    mode = "replace" if BACKGROUND in clips else "animate"
-    return {**clips, "mode": mode, "segment_frame_length": len(clips[POSE])}
+    clips = {name: as_pictures(frames) for name, frames in controls.items()}
+    return {**control_arguments(pipeline, clips), "segment_frame_length": len(clips[POSE])}
 
 
 def _given(pipeline: Any, pixels: torch.Tensor, controls: Mapping[str, torch.Tensor], *, first: bool) -> torch.Tensor:
