@@ -201,7 +201,7 @@ def _present(folder: Path, identity: dict[str, str], overwrite: bool) -> set[str
             reasons = [text for name, text in _CHANGED.items() if (found or {}).get(name) != identity[name]]
             raise DataError(
                 f"{folder}: holds a cache made from something else: {' and '.join(reasons)}. "
-                "Choose another folder, remove this one, or say --overwrite"
+                "Remove it, or choose another -o"
             )
     return present
 

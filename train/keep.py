@@ -24,14 +24,15 @@ FREE = frozenset(
 def keep_settings(settings: Settings, folder: Path) -> None:
     """Save the settings, or see that a run that is there had the same.
 
-    `FREE` ones may change, and so may the number of steps, unless the learning rate depends on it.
+    `FREE` ones may change, and so may the number of steps, unless the learning rate depends on it. Before its first
+    checkpoint a run has learned nothing, and all of them may: it may have failed for one of them.
 
     Raises:
         TrainError: The run that is there had others.
     """
     path = folder / SETTINGS_NAME
     text = settings.to_toml()
-    if path.exists():
+    if path.exists() and any((folder / "checkpoints").glob("step-*")):
         before = path.read_text(encoding="utf-8")
         if before == text:
             return

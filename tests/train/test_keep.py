@@ -30,6 +30,7 @@ def test_settings_as_words() -> None:
 
 
 def test_what_may_change_and_what_not(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints" / "step-00000005").mkdir(parents=True)
     first = settings(tmp_path / "model", tmp_path, save_every=5)
     keep_settings(first, tmp_path)
     keep_settings(settings(tmp_path / "model", tmp_path, save_every=7, steps=9), tmp_path)
@@ -38,10 +39,19 @@ def test_what_may_change_and_what_not(tmp_path: Path) -> None:
     with pytest.raises(TrainError, match=r"seed was 0, is 1; shift was None, is 3.0"):
         keep_settings(settings(tmp_path / "model", tmp_path, seed=1, shift=3.0), tmp_path)
     assert read_settings(tmp_path / SETTINGS_NAME, {}) == saved
-    assert [path.name for path in tmp_path.iterdir()] == [SETTINGS_NAME]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints", SETTINGS_NAME]
+
+
+def test_all_may_change_before_the_first_checkpoint(tmp_path: Path) -> None:
+    """What was wrong with them may be why there is none."""
+    keep_settings(settings(tmp_path / "model", tmp_path, num_frames=500), tmp_path)
+    keep_settings(settings(tmp_path / "model", tmp_path, num_frames=5, shift=3.0), tmp_path)
+    saved = read_settings(tmp_path / SETTINGS_NAME, {})
+    assert (saved.num_frames, saved.shift) == (5, 3.0)
 
 
 def test_a_setting_that_an_older_version_did_not_know(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints" / "step-00000005").mkdir(parents=True)
     run = settings(tmp_path / "model", tmp_path)
     keep_settings(run, tmp_path)
     path = tmp_path / SETTINGS_NAME
