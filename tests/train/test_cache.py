@@ -155,7 +155,7 @@ def test_another_cache_is_refused_and_replaced_when_asked(
     if not finished:
         (tmp_path / "cache" / "cache.json").unlink()
     before = content(tmp_path / "cache")
-    with pytest.raises(DataError, match=f"made from something else: {reason}. Choose"):
+    with pytest.raises(DataError, match=f"made from something else: {reason}. Remove it"):
         build(tmp_path / "cache", source=source, encoder=encoder)
     assert content(tmp_path / "cache") == before
     build(tmp_path / "cache", source=source, encoder=replace(encoder), overwrite=True)
