@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
 NAMES = ("background_video", "control_video", "face_video", "mask_video", "pose_video")
 """Sorted."""
+TRANSFER = "Cosmos2_5_TransferPipeline"
 PARAMETERS: Mapping[str, Mapping[str, str]] = {
     "WanVACEPipeline": {"control_video": "video", "mask_video": "mask"},
-    "Cosmos2_5_TransferPipeline": {"control_video": "controls"},
+    TRANSFER: {"control_video": "controls"},
 }
 """What pipelines call those that they have another name for; the others call them as we do."""
 THEIRS = (*NAMES, "mask", "controls")
@@ -55,7 +56,19 @@ def control_arguments(pipeline: Any, clips: Mapping[str, Sequence[Image.Image]])
     arguments: dict[str, Any] = {names[name]: as_taken(pipeline, name, pictures) for name, pictures in clips.items()}
     if stock_name(what) == "WanAnimatePipeline" and {"background_video", "mask_video"} <= set(clips):
         arguments["mode"] = "replace"
+    if stock_name(what) == TRANSFER and clips:
+        arguments["num_frames_per_chunk"] = min(longest_chunk(pipeline), *map(len, clips.values()))
     return arguments
+
+
+def longest_chunk(pipeline: Any) -> int:
+    """Frames that Cosmos Transfer makes at once at most. By itself it makes 93, however short the clip.
+
+    Its limit is the model's number of positions along the longest side, against which it holds frames in pixels.
+    """
+    config, factor = pipeline.transformer.config, pipeline.vae_scale_factor_temporal
+    positions = max(size // patch for size, patch in zip(config.max_size, config.patch_size, strict=True))
+    return int((positions - 1) // factor * factor + 1)
 
 
 def as_taken(pipeline: Any, name: str, pictures: Sequence[Image.Image]) -> list[Image.Image] | torch.Tensor:

@@ -1,8 +1,8 @@
 """Cosmos Transfer 2.5; what Cosmos2_5_TransferPipeline does before and around its ControlNet and its transformer.
 
 A ControlNet reads a control clip (edges, depth, segments or a blurred clip: one, the one it was made for) beside the
-noisy latents, and what it makes of them is added to the video after every n-th block of the transformer. It stands
-outside of what trains, and nothing that trains stands before it: it runs in every step, but no gradient goes through
+noisy latents, and what it makes of them is added to the video behind the first of every n blocks of the transformer. It
+is no part of what trains, and nothing that trains stands before it: it runs in every step, but no gradient goes through
 it, and it keeps nothing for a backward pass. Control latents are the posterior's mean, where the pipeline draws them.
 
 Noise levels and how many latent frames are given are those of NVIDIA's own trainer (cosmos-transfer2.5, the experiment
@@ -15,14 +15,14 @@ Shape letters: B samples, C channels, T frames, F latent frames, H, W in pixels,
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers.utils import is_torchvision_available
-from PIL import Image
 
+from modelgrow.pipelines.controls import control_arguments
+from modelgrow.pipelines.inputs import as_pictures
 from modelgrow.surgery import TrainError
 
 from ..objectives import GivenFrames
@@ -31,6 +31,8 @@ from .cosmos import encode_text, encode_video
 from .family import Control
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
 
     from ..objectives.objective import Objective
@@ -110,18 +112,8 @@ def predict(pipeline: Any, model: Any, noisy: torch.Tensor, timesteps: torch.Ten
 
 
 def preview_arguments(pipeline: Any, controls: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Made at once, of control clips (T, H, W, 3) uint8 that are no longer than the pipeline's chunks can be.
-
-    By itself it makes chunks of 93 frames, however short the clip.
-    """
-    frames = controls[CONTROL]
-    config, factor = pipeline.transformer.config, pipeline.vae_scale_factor_temporal
-    # The pipeline's limit: positions of tokens, against which it holds frames in pixels.
-    limit = max(size // patch for size, patch in zip(config.max_size, config.patch_size, strict=True))
-    return {
-        "controls": [Image.fromarray(frame) for frame in frames],
-        "num_frames_per_chunk": min(len(frames), (limit - 1) // factor * factor + 1),
-    }
+    """Made at once, of control clips (T, H, W, 3) uint8, where they are no longer than the pipeline's chunks can be."""
+    return control_arguments(pipeline, {CONTROL: as_pictures(controls[CONTROL])})
 
 
 def _states(
