@@ -34,10 +34,16 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
     """A bar on stderr, moved by calls of (done, total)."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from modelgrow.surgery.errors import GrowError
+
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console(stderr=True)) as progress:
         task = progress.add_task(what, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+        try:
+            yield lambda done, total: progress.update(task, completed=done, total=total)
+        except GrowError:
+            progress.update(task, visible=progress.tasks[0].completed > 0)  # no empty bar above the message
+            raise
 
 
 def count(number: int) -> str:
@@ -65,7 +71,9 @@ def say_unwritten(num_bytes: int, output: Path, *, download: int = 0) -> None:
     if download:
         console().print(f"would download {size(download)} from the Hub", highlight=False)
     console().print(
-        f"would write {size(num_bytes)} to {escape(str(output))}. [bold]Nothing was written.[/bold]", highlight=False
+        f"would write {size(num_bytes)} to {escape(str(output))}. [bold]Nothing was written.[/bold]",
+        highlight=False,
+        soft_wrap=True,
     )
 
 

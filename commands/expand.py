@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from .groups import Opening, Writing, grouped
-from .jobs import carry_out, show_provable
+from .jobs import carry_out, show_provable, show_written
 from .options import AnatomyFiles, Ckpt, Components
 
 if TYPE_CHECKING:
@@ -77,4 +77,5 @@ def expand(
             known=known,
         )
 
-    carry_out(ckpt, plan, opening, writing, show=partial(show_provable, base=ckpt))
+    show = partial(show_provable, base=ckpt) if init == "zero" else show_written
+    carry_out(ckpt, plan, opening, writing, show=show)

@@ -5,16 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .bars import moving_bytes
-from .console import console, count, escape, print_json, say_unwritten, say_written
+from .console import console, count, escape, print_json, say_unwritten, say_written, size
 from .sources import fetched, look_at
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from modelgrow.surgery import Job, Plan, Source
 
     from .groups import Opening, Writing
+
+_MOST_BLOCKS = 8
+"""New blocks of a stack that are all named."""
+_LONGEST = 160
+"""Characters of a line about the config."""
 
 
 def show_written(job: Job, output: Path) -> None:
@@ -148,14 +153,26 @@ def _show_tensors(plan: Plan) -> None:
 def _show_outline(name: str, plan: Plan) -> None:
     out = console()
     title = f"{name}: {plan.class_name}" if name else plan.class_name
-    options = " ".join(f"{key}={value}" for key, value in plan.options.items())
-    out.print(f"[cyan]{escape(title)}[/cyan]  {plan.operation} {escape(options)}", highlight=False)
-    for key, value in plan.config_edits.items():
-        out.print(f"  config: {escape(f'{key} = {value}')}", highlight=False)
-    for stack, copies in plan.copied_from.items():
-        new = ", ".join(f"{place} (of {source})" for place, source in copies.items())
-        out.print(
-            f"  {escape(stack)}: new blocks {new}; {count(plan.num_new_parameters)} new parameters", highlight=False
-        )
-    for note in plan.notes:
-        out.print(f"  [yellow]{escape(note)}[/yellow]")
+    options = " ".join(f"{key}={value}" for key, value in plan.options.items() if value is not None)
+    lines = [f"[cyan]{escape(title)}[/cyan]  {plan.operation} {escape(options)}"]
+    lines += [f"  config: {escape(_cut(f'{key} = {value}'))}" for key, value in plan.config_edits.items()]
+    lines += [f"  {escape(stack)}: {_new_blocks(copies)}" for stack, copies in plan.copied_from.items()]
+    if plan.copied_from:
+        num_bytes = sum(tensor.nbytes for tensor in plan.tensors if tensor.is_new)
+        lines.append(f"  {count(plan.num_new_parameters)} new parameters, {size(num_bytes)}")
+    lines += [f"  [yellow]{escape(note)}[/yellow]" for note in plan.notes]
+    for line in lines:
+        out.print(line, highlight=False, soft_wrap=True)
+
+
+def _cut(line: str) -> str:
+    """Of a table in a config as much as fits; config.json and --json have all of it."""
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 3]}..."
+
+
+def _new_blocks(copies: Mapping[int, int]) -> str:
+    """ "new blocks 2 (of 1), 5 (of 3)"; of many the first ones and the last."""
+    told = [f"{place} (of {source})" for place, source in copies.items()]
+    if len(told) <= _MOST_BLOCKS:
+        return f"new blocks {', '.join(told)}"
+    return f"{len(told)} new blocks, {', '.join(told[:3])} ... {told[-1]}"

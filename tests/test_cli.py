@@ -66,7 +66,35 @@ def test_dry_run_for_people(grow: Grow, base: Path) -> None:
     code, out, _ = grow("expand", "--mode", "prefix", "--blocks", "1", "base", "--dry-run")
     assert code == 0
     assert "Nothing was written" in out
-    assert "blocks: new blocks 0 (of 0)" in out
+    assert "blocks: new blocks 0 (of 0)\n" in out
+
+
+def test_of_many_new_blocks_some_are_named(grow: Grow, base: Path) -> None:
+    code, out, _ = grow("expand", "--mode", "suffix", "--blocks", "9", "base", "--dry-run")
+    assert code == 0
+    assert "blocks: 9 new blocks, 4 (of 3), 5 (of 3), 6 (of 3) ... 12 (of 3)\n" in out
+
+
+def test_nothing_is_to_be_proven_of_another_function(grow: Grow, base: Path) -> None:
+    proof = "prove it: grow verify"
+    assert proof in grow("expand", "--mode", "suffix", "--blocks", "1", "base", "-o", "same")[1]
+    assert proof not in grow("expand", "--mode", "suffix", "--blocks", "1", "--init", "copy", "base", "-o", "other")[1]
+
+
+def test_no_empty_bar_above_an_error(capfd: pytest.CaptureFixture[str]) -> None:
+    from modelgrow.commands.console import progress
+    from modelgrow.surgery.errors import GenerateError
+
+    def fail(*steps: int) -> None:
+        with progress("denoising") as advance:
+            for step in steps:
+                advance(step, 9)
+            raise GenerateError("no")
+
+    for steps in ((), (1,)):
+        with pytest.raises(GenerateError):
+            fail(*steps)
+        assert ("denoising" in capfd.readouterr().err) == bool(steps)
 
 
 def test_verify_fails_for_another_function(grow: Grow, base: Path) -> None:
