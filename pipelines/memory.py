@@ -111,11 +111,16 @@ def activation_bytes(module: torch.nn.Module, args: tuple[Any, ...], kwargs: Map
 
 
 def as_fake(value: Any, mode: FakeTensorMode) -> Any:
-    """The tensors in a value, tuples and mappings in it included, as fake ones of the same shapes, dtypes, devices."""
+    """The tensors in a value, as fake ones of the same shapes, dtypes, devices; also those in tuples, lists, mappings.
+
+    A list is another one: Wan's VAE keeps what its layers have seen in lists that it gives them.
+    """
     if isinstance(value, torch.Tensor):
         return mode.from_tensor(value)
     if isinstance(value, tuple):
         return tuple(as_fake(item, mode) for item in value)
+    if isinstance(value, list):
+        return [as_fake(item, mode) for item in value]
     if isinstance(value, Mapping):
         return {name: as_fake(item, mode) for name, item in value.items()}
     return value

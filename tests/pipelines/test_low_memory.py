@@ -107,6 +107,23 @@ def test_peak_by_hand() -> None:
     assert counted.peak >= (4 + 8) * 4000
 
 
+class Remembers(nn.Module):
+    """As Wan's decoder, which writes into the lists that it is called with."""
+
+    def forward(self, values: torch.Tensor, seen: list[Any], count: list[int]) -> torch.Tensor:
+        seen[count[0]] = values * 2
+        count[0] += 1
+        return values
+
+
+def test_lists_that_a_module_writes_into_are_left_alone() -> None:
+    before = torch.ones(3)
+    seen, count = [before, None], [1]
+    activation_bytes(Remembers(), (torch.ones(4),), {"seen": seen, "count": count})
+    assert seen[0] is before
+    assert (seen[1], count) == (None, [1])
+
+
 @pytest.mark.parametrize("saving", [False, True])
 def test_predicted_is_what_a_real_pass_takes(*, saving: bool) -> None:
     pipeline = exvideo()
