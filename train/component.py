@@ -64,8 +64,8 @@ def choose(settings: Settings) -> Chosen:
     return _of_pipeline(settings) if settings.pipeline is None else _alone(settings, settings.pipeline)
 
 
-def load(chosen: Chosen, *, device: str, quantization: Any = None) -> Any:
-    """The pipeline, with the component in its place.
+def load(chosen: Chosen, *, device: str, dtype: str = "auto", quantization: Any = None) -> Any:
+    """The pipeline, with the component in its place. `device` and `dtype` are as `load_pipeline` takes them.
 
     Raises:
         GenerateError: It can't be loaded, or the two do not fit.
@@ -74,13 +74,13 @@ def load(chosen: Chosen, *, device: str, quantization: Any = None) -> Any:
     if chosen.is_adapter and checkpoint is not None:
         if quantization is not None:
             raise TrainError("quantize: not for a motion adapter, which is plugged into a UNet as that is loaded")
-        return plug_in(checkpoint, chosen.around, device=device)
+        return plug_in(checkpoint, chosen.around, device=device, dtype=dtype)
     if not chosen.is_alone or checkpoint is None:
-        return load_pipeline(chosen.around.path, device=device, quantization=quantization)
+        return load_pipeline(chosen.around.path, device=device, dtype=dtype, quantization=quantization)
     bits = quantization.quant_mapping[chosen.place] if quantization is not None else None
-    dtype = resolve_dtype("auto", resolve_device(device))
-    model = load_model(checkpoint, dtype=dtype, device=None, quantization=bits)
-    pipeline = load_pipeline(chosen.around.path, device=device, components={chosen.place: model})
+    kind = resolve_dtype(dtype, resolve_device(device))
+    model = load_model(checkpoint, dtype=kind, device=None, quantization=bits)
+    pipeline = load_pipeline(chosen.around.path, device=device, dtype=dtype, components={chosen.place: model})
     if slot_of(checkpoint.config):
         read_along(pipeline)
     return pipeline
@@ -129,8 +129,8 @@ def _needs_pipeline(source: Source, path: Path) -> str:
     if stock_name(component.class_name) == ADAPTER:
         return f"{where}--pipeline, the Stable Diffusion pipeline to plug it into"
     record = component.checkpoint.record if component.checkpoint else None
-    of = f", grown from {record.base.name}" if record else ""
-    return f"{where}--pipeline, the pipeline that it belongs to (this one is{of or ' of the base'})"
+    origin = f"; it was grown from {record.base.name}" if record else ""
+    return f"{where}--pipeline, the pipeline that it belongs to{origin}"
 
 
 def _alone(settings: Settings, pipeline: str) -> Chosen:

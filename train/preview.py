@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from modelgrow.pipelines.arguments import parameters_of
 from modelgrow.pipelines.export import Strip, save_clip, write_mp4, write_sheet
 from modelgrow.pipelines.generate import GenerateOptions, generate
+from modelgrow.pipelines.parameters import parameters_of
 
 from .preview_image import IMAGE_NAME, LAST_NAME, preview_controls, preview_images
 

@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import LoggerType, ProjectConfiguration, set_seed
 
+from modelgrow.pipelines.dtypes import resolve_dtype
 from modelgrow.surgery import TrainError
 
 from .batch import draw_batch
@@ -23,6 +24,7 @@ from .families import family_of
 from .inputs import make_cache
 from .objectives import objective_of
 from .optimizer import check_optimizer
+from .placing import Parts, called
 from .quantize import leave_apart, look, quantization
 from .select import add_lora, freeze_all_but, names_to_train, reached
 from .settings import changed
@@ -67,6 +69,7 @@ class Run:
     clips: ClipSource
     """What the cache was made of."""
     trained: list[tuple[str, torch.nn.Parameter]]
+    parts: Parts
     quantized: Quantized | None = None
 
     @property
@@ -131,16 +134,25 @@ def set_up(settings: Settings, tell: Tell, wrap: Callable[[Family], Family] = la
     family = wrap(family_of(chosen.model_class, config, chosen.around.pipeline))
     few_bits = quantization(settings, replace(component, name=chosen.place), accelerator)
     tell(f"loading {chosen.source.name}")
+    dtype = resolve_dtype("auto", accelerator.device)
     with accelerator.main_process_first():
-        pipeline = load(chosen, device=str(accelerator.device), quantization=few_bits)
+        pipeline = load(
+            chosen,
+            device=str(accelerator.device) if few_bits else "cpu",  # weights are quantized where they will be
+            dtype=str(dtype).removeprefix("torch."),
+            quantization=few_bits,
+        )
     family = with_slot(family, pipeline)
     objective = choose_objective(family, pipeline, changed(settings, component=chosen.place))
     read_by = fingerprint(chosen.around, chosen.place)
     encoder = PipelineEncoder(pipeline=pipeline, family=family, fingerprint=read_by, device=accelerator.device)
     model = getattr(pipeline, chosen.place)
     quantized = look(model, component.checkpoint, settings.quantize) if few_bits and component.checkpoint else None
+    parts = Parts(pipeline=pipeline, trained=chosen.place, called=called(family), device=accelerator.device)
+    parts.place_encoders()
     clips, cache, data = make_cache(settings, accelerator, encoder, model, tell)
     rest(pipeline)
+    parts.place_model(split=accelerator.is_fsdp2)
     trained = choose_trained(model, chosen, settings, family)
     prepare_model(model, settings)
     cache, held_out = hold_out(cache, settings.held_out)
@@ -157,6 +169,7 @@ def set_up(settings: Settings, tell: Tell, wrap: Callable[[Family], Family] = la
         data=data,
         clips=clips,
         trained=trained,
+        parts=parts,
         quantized=quantized,
     )
 
