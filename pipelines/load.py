@@ -17,7 +17,7 @@ from modelgrow.surgery.source import PIPELINE_NAME
 
 from .dtypes import resolve_dtype
 from .foundation import foundation_path
-from .models import align
+from .models import align, model_class
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -66,8 +66,8 @@ def load_pipeline(
         raise GenerateError("offload keeps weights in main memory until the device needs them; here that is the CPU")
     given = dict(components or {})
     folder = locate(model, variant=variant, revision=revision, without=given)
-    options = {"dtype": resolve_dtype(dtype, place), "variant": variant, "quantization_config": quantization, **given}
-    pipeline = _read(folder, kind, options)
+    options = {"dtype": resolve_dtype(dtype, place), "variant": variant, "quantization_config": quantization}
+    pipeline = _read(folder, kind, given, options)
     _check_weights(pipeline, folder, variant, given)
     if type(getattr(pipeline, "vae", None)).__name__ == "AutoencoderKLAllegro":
         pipeline.vae.enable_tiling()  # it can neither encode nor decode in another way
@@ -130,10 +130,10 @@ def _download(repo_id: str, variant: str | None, revision: str | None, without: 
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
 
+    skipped: dict[str, Any] = dict.fromkeys(without)
     try:
-        folder = DiffusionPipeline.download(
-            repo_id, variant=variant, revision=revision, use_safetensors=True, **dict.fromkeys(without)
-        )
+        kind: Any = _own_class(repo_id, revision) if skipped else DiffusionPipeline
+        folder = kind.download(repo_id, variant=variant, revision=revision, use_safetensors=True, **skipped)
     except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
         raise GenerateError(
             f"{repo_id}: not a folder here, and it can't be had from the Hub: {first_line(error)} "
@@ -144,15 +144,27 @@ def _download(repo_id: str, variant: str | None, revision: str | None, without: 
     return Path(folder)
 
 
-def _read(folder: Path, kind: type[DiffusionPipeline] | None, options: Mapping[str, Any]) -> DiffusionPipeline:
+def _own_class(model: str, revision: str | None = None) -> Any:
+    """The pipeline's, by its model_index.json. `DiffusionPipeline` itself overlooks what it is given in the place of
+    a component that is optional in that class, as Wan's transformers are."""
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+
+    return model_class(str(DiffusionPipeline.load_config(model, revision=revision).get("_class_name")))
+
+
+def _read(
+    folder: Path, kind: type[DiffusionPipeline] | None, given: Mapping[str, Any], options: Mapping[str, Any]
+) -> DiffusionPipeline:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
     from safetensors import SafetensorError
 
     try:
         with _quiet():
-            return (kind or DiffusionPipeline).from_pretrained(
-                str(folder), use_safetensors=True, local_files_only=True, **options
+            cls: Any = kind or (_own_class(str(folder)) if given else DiffusionPipeline)
+            pipeline: DiffusionPipeline = cls.from_pretrained(
+                str(folder), use_safetensors=True, local_files_only=True, **given, **options
             )
+            return pipeline
     except (SafetensorError, OSError, ValueError, RuntimeError, TypeError, AttributeError, ImportError) as error:
         reason = _explain(folder, options["variant"], error)
         raise GenerateError(f"{folder}: the pipeline can't be loaded: {reason}") from error

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from modelgrow.surgery import ExpandOptions, execute, open_checkpoint, open_source, plan_expand, prepare
+from modelgrow.surgery import ExpandOptions, Job, Source, execute, open_checkpoint, open_source, plan_expand, prepare
 from modelgrow.surgery.pack import Packing, prepare_pack, write_pack
 from modelgrow.surgery.packed import read_packed
 from modelgrow.surgery.unpack import execute_apply, prepare_apply
 
 
-def grow(folder: Path, output: Path, *, mode: str = "insert", **options: Any) -> Path:
-    """Expand a checkpoint."""
+def job_of(source: Path | Source, mode: str = "insert", *, components: Sequence[str] = (), **options: Any) -> Job:
+    """Plan to expand a checkpoint."""
     chosen = ExpandOptions(mode=mode, **options)
-    job = prepare(open_source(str(folder)), lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, chosen))
-    return execute(job, output)
+    opened = source if isinstance(source, Source) else open_source(str(source))
+    return prepare(opened, lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, chosen), components=components)
+
+
+def grow(source: Path | Source, output: Path, mode: str = "insert", **options: Any) -> Path:
+    """Expand a checkpoint; see `job_of`."""
+    return execute(job_of(source, mode, **options), output)
 
 
 def pack(grown: Path, output: Path, **options: Any) -> Packing:

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from growths import grow
 from tiny_pipelines import save_tiny_wan
 
-from modelgrow.surgery import Checkpoint, ExpandOptions, execute, open_checkpoint, open_source, plan_expand, prepare
+from modelgrow.surgery import Checkpoint, open_checkpoint
 from modelgrow.surgery.readback import read_chunks
 from modelgrow.train import checkpoints
 from modelgrow.train.settings import Settings, read_settings
@@ -34,9 +35,7 @@ SMALL: dict[str, Any] = {
 def grow_tiny_wan(folder: Path) -> Path:
     """`folder/base` and, returned, `folder/grown`, with one block more at its end."""
     base = save_tiny_wan(folder / "base")
-    options = ExpandOptions(mode="suffix", blocks=1)
-    job = prepare(open_source(str(base)), lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, options))
-    return execute(job, folder / "grown")
+    return grow(base, folder / "grown", mode="suffix", blocks=1)
 
 
 def settings(model: Path, output: Path, **changes: Any) -> Settings:
@@ -48,7 +47,12 @@ def data(checkpoint: Checkpoint, name: str) -> bytes:
 
 
 def bytes_of(model: Path) -> dict[str, bytes]:
-    checkpoint = open_checkpoint(model / "transformer")
+    return tensors(model / "transformer")
+
+
+def tensors(folder: Path) -> dict[str, bytes]:
+    """Of a component."""
+    checkpoint = open_checkpoint(folder)
     return {name: data(checkpoint, name) for name in checkpoint.tensors}
 
 

@@ -142,16 +142,30 @@ def _load_pipeline(source: Source) -> list[str]:
 
 def _load_alone(model: str, told: Mapping[str, Any]) -> list[str]:
     """The component, and the pipeline that takes it."""
-    pipeline, argument = str(told["runs_in"]), str(told["argument"])
-    base = json.dumps(told["pipeline"])
-    lines = [
-        *(f"from {'diffusers' if name == stock_name(name) else LIBRARY} import {name}" for name in (pipeline, model)),
+    pipeline, argument, base = str(told["runs_in"]), str(told["argument"]), json.dumps(told["pipeline"])
+    more = _as_trained(pipeline, base) if model == ADAPTER else {}
+    names = {pipeline, model, *more}
+    stock = {name for name in names if name == stock_name(name)}
+    return [
+        *([f"from diffusers import {', '.join(sorted(stock))}"] if stock else []),
+        *([f"from {LIBRARY} import {', '.join(sorted(names - stock))}"] if names - stock else []),
         "",
         f'{argument} = {model}.from_pretrained("this folder")',
         f"pipeline = {pipeline}.from_pretrained({base}, {argument}={argument})",
+        *(line for lines in more.values() for line in lines),
     ]
-    if model != ADAPTER:
-        return lines
+
+
+def _as_trained(pipeline: str, base: str) -> dict[str, list[str]]:
+    """What is left to do where a motion adapter was plugged in: classes of diffusers -> lines with them."""
     schedule = ", ".join(f"{key}={value!r}" for key, value in SCHEDULE.items())
-    lines.insert(0, "from diffusers import DDIMScheduler")
-    return [*lines, f"pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, {schedule})"]
+    found = {
+        "DDIMScheduler": [f"pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, {schedule})"]
+    }
+    if "SDXL" in pipeline:
+        found["UNet2DConditionModel"] = [
+            "# diffusers 0.42 does not take over the layers that read sizes and pooled prompts",
+            f'unet = UNet2DConditionModel.from_pretrained({base}, subfolder="unet")',
+            "pipeline.unet.add_embedding.load_state_dict(unet.add_embedding.state_dict())",
+        ]
+    return found
