@@ -22,7 +22,7 @@ from modelgrow.surgery.source import PIPELINE_NAME, components_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from modelgrow.surgery import Checkpoint, Source
+    from modelgrow.surgery import Checkpoint, Record, Source
 
     from .settings import Settings
 
@@ -43,6 +43,10 @@ class Chosen:
     @property
     def is_alone(self) -> bool:
         return self.source.pipeline is None
+
+    @property
+    def record(self) -> Record | None:
+        return self.component.checkpoint.record if self.component.checkpoint else None
 
     @property
     def is_adapter(self) -> bool:
@@ -128,7 +132,7 @@ def _needs_pipeline(source: Source, path: Path) -> str:
     where = f"{path}: a {component.class_name} by itself, and training needs a VAE and a text encoder too. Give "
     if stock_name(component.class_name) == ADAPTER:
         return f"{where}--pipeline, the Stable Diffusion pipeline to plug it into"
-    record = component.checkpoint.record if component.checkpoint else None
+    record = component.checkpoint and component.checkpoint.record
     origin = f"; it was grown from {record.base.name}" if record else ""
     return f"{where}--pipeline, the pipeline that it belongs to{origin}"
 

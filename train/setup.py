@@ -84,7 +84,7 @@ class Run:
 
     @property
     def record(self) -> Record | None:
-        return self.component.checkpoint.record if self.component.checkpoint else None
+        return self.chosen.record
 
     @property
     def folder(self) -> Path:
@@ -218,8 +218,7 @@ def choose_trained(
     if settings.train == "lora":
         names = [name for name, _ in add_lora(model, settings.lora_rank, settings.seed, chosen.within)]
     else:
-        checkpoint = chosen.component.checkpoint
-        names = list(names_to_train(model, checkpoint and checkpoint.record, settings.train, chosen.within))
+        names = list(names_to_train(model, chosen.record, settings.train, chosen.within))
     idle: Any = getattr(family, "idle", None)
     return freeze_all_but(model, reached(names, idle and partial(idle, config=model.config)))
 

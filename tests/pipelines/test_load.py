@@ -134,7 +134,7 @@ def test_damage(tiny_pipeline: Path, tmp_path: Path, damage: Callable[[Path], No
     ],
     ids=str,
 )
-def test_options_that_can_not_be_met(tiny_pipeline: Path, options: dict[str, str], words: str) -> None:
+def test_options_that_can_not_be_met(tiny_pipeline: Path, options: dict[str, Any], words: str) -> None:
     with pytest.raises(GenerateError, match=words):
         load_pipeline(tiny_pipeline, **options)
 
