@@ -17,7 +17,7 @@ from functools import cache, wraps
 from typing import Any, get_type_hints
 
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, ModelMixin
 from diffusers.utils import logging
 
 from modelgrow.surgery import GenerateError
@@ -25,7 +25,7 @@ from modelgrow.surgery.grown import grown_name
 
 from ..text.states import LLMStates, joined, none_of
 from .branches import Branches
-from .model import GrownModel
+from .model import GrownModel, grown_class
 from .reading import Reading
 
 COMPONENTS = ("llm", "llm_tokenizer")
@@ -69,6 +69,12 @@ class GrownPipeline:
     @llm_offload.setter
     def llm_offload(self, value: str | None) -> None:
         self.reading.offload = value
+
+    @classmethod
+    def _get_signature_types(cls) -> dict[str, Any]:
+        """For diffusers' `from_pipe`, which takes over models of just the classes that are named here: the grown too."""
+        found: dict[str, Any] = super()._get_signature_types()  # type: ignore[misc]
+        return {name: (*types, *_grown_too(types)) for name, types in found.items()}
 
     def encode_llm(self, prompt: str | Sequence[str]) -> LLMStates:
         """What the slot reads of prompts: states (B, L, D), to be passed as `llm_states` or saved.
@@ -209,6 +215,12 @@ def _extended(function: Callable[..., Any], names: Sequence[str]) -> inspect.Sig
     parameters = list(signature.parameters.values())
     at = next((i for i, parameter in enumerate(parameters) if parameter.kind.name == "VAR_KEYWORD"), len(parameters))
     return signature.replace(parameters=[*parameters[:at], *new, *parameters[at:]])
+
+
+def _grown_too(types: Sequence[Any]) -> Iterator[type[Any]]:
+    for kind in types:
+        if isinstance(kind, type) and issubclass(kind, ModelMixin) and not issubclass(kind, GrownModel):
+            yield grown_class(kind)
 
 
 def _has_slot(part: Any) -> bool:

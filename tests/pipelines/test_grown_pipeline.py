@@ -328,3 +328,14 @@ def test_what_is_no_stock_pipeline() -> None:
     for cls in others:
         with pytest.raises(GenerateError, match="is no stock pipeline of diffusers"):
             grown_pipeline(cls)
+
+
+def test_from_pipe_takes_the_grown_model_along(stock: dict[str, Any], llm: tuple[Any, Any]) -> None:
+    """diffusers takes over models of the very class that the new pipeline names, and would leave this one behind."""
+    pipeline = with_slot(stock["wan"], *llm)
+    other = grown_pipeline(diffusers.WanVideoToVideoPipeline).from_pipe(pipeline)
+    assert other.transformer is pipeline.transformer
+    assert other.slot_models == {"transformer": pipeline.transformer}
+    assert other.llm is pipeline.llm
+    plain = grown_pipeline(diffusers.WanPipeline).from_pipe(stock["wan"])
+    assert plain.transformer is stock["wan"].transformer
