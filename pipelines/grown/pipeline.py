@@ -72,7 +72,7 @@ class GrownPipeline:
 
     @classmethod
     def _get_signature_types(cls) -> dict[str, Any]:
-        """For diffusers' `from_pipe`, which takes over models of just the classes that are named here: the grown too."""
+        """For diffusers' `from_pipe`, which takes over models of just the classes named here: the grown too."""
         found: dict[str, Any] = super()._get_signature_types()  # type: ignore[misc]
         return {name: (*types, *_grown_too(types)) for name, types in found.items()}
 
