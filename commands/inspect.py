@@ -12,6 +12,7 @@ from .sources import look_at
 
 if TYPE_CHECKING:
     from modelgrow.surgery import SourceReport
+    from modelgrow.surgery.inspect import ComponentReport
 
 EPILOG = "Example:  [bold]grow inspect Wan-AI/Wan2.1-T2V-1.3B-Diffusers[/bold]"
 
@@ -41,11 +42,14 @@ def _show_report(report: SourceReport) -> None:
 
     out = console()
     out.print(f"[bold]{escape(report.name)}[/bold]" + (f"  ({escape(report.pipeline)})" if report.pipeline else ""))
+    some = any(part.growable for part in report.components)
     for part in report.components:
+        if some and not part.growable and part.parameters is not None:
+            out.print(f"\n{_title(part)}  {_weights(part)}", highlight=False)
+            continue
         table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-        if part.parameters is not None and part.num_bytes is not None:
-            kinds = ", ".join(part.dtypes)
-            table.add_row("parameters", f"{count(part.parameters)}, {size(part.num_bytes)}, {kinds}")
+        if part.parameters is not None:
+            table.add_row("parameters", _weights(part))
         for stack in part.stacks:
             counted = f", counted by {', '.join(stack.count_keys)}" if stack.count_keys else ""
             places = f" in each of {stack.places} places" if stack.places > 1 else ""
@@ -62,5 +66,13 @@ def _show_report(report: SourceReport) -> None:
         for line in part.history:
             table.add_row("history", escape(line))
         table.add_row("[green]can grow[/green]" if part.growable else "can't grow", escape(part.advice))
-        out.print(f"\n[cyan]{part.name + ': ' if part.name else ''}{escape(part.class_name)}[/cyan]")
+        out.print(f"\n{_title(part)}")
         out.print(table)
+
+
+def _title(part: ComponentReport) -> str:
+    return f"[cyan]{part.name + ': ' if part.name else ''}{escape(part.class_name)}[/cyan]"
+
+
+def _weights(part: ComponentReport) -> str:
+    return f"{count(part.parameters or 0)}, {size(part.num_bytes or 0)}, {', '.join(part.dtypes)}"

@@ -120,6 +120,8 @@ def _export(
 
 
 def _show(packing: Packing, target: Path, files: Sequence[Path], saving: Saving) -> None:
+    from modelgrow.surgery.pack import CARD_NAME
+
     download = sum(packing.missing.values()) + sum(packing.base_missing.values())
     if saving.as_json:
         about = {"files": [str(path) for path in files], **packing.to_json()}
@@ -130,6 +132,8 @@ def _show(packing: Packing, target: Path, files: Sequence[Path], saving: Saving)
         say_unwritten(packing.file.num_bytes, target, download=download)
     for path in files:
         say_written(path)
+    if files and (card := files[0].with_name(CARD_NAME)) not in files:
+        console().print(f"{escape(str(card))} is there already: no card was written", highlight=False, soft_wrap=True)
 
 
 def _show_components(packing: Packing) -> None:

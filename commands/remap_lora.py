@@ -61,4 +61,5 @@ def remap_lora(
     if saving.dry_run:
         out.print(f"would move {count}. [bold]Nothing was written.[/bold]", highlight=False)
     else:
+        count += "" if remapping.moved else ", which fit as they are"
         out.print(f"moved {count}; written: [bold]{escape(str(target))}[/bold]", highlight=False, soft_wrap=True)

@@ -101,7 +101,7 @@ def _pairs(grown: Source, base: Source) -> list[_Pair]:
         classes = [", ".join(c.class_name for c in side.components) for side in (grown, base)]
         raise VerifyError(
             f"nothing to compare: {grown.name} holds {classes[0] or 'nothing'}, {base.name} holds "
-            f"{classes[1] or 'nothing'}; both need a component of the same class, one of {', '.join(RECIPES)}"
+            f"{classes[1] or 'nothing'}; both need a component of the same class, one that can grow"
         )
     return pairs
 

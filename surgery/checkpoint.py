@@ -191,4 +191,7 @@ def find_weights(folder: Path, variant: str | None, files: Files = HERE) -> Path
         is_pickle = foreign[0].lower().endswith(PICKLE_SUFFIXES)
         what = CONVERT if is_pickle else "not a format that is opened here. Take the model's safetensors files"
         raise SourceError(f"{folder}: only {foreign[0]}: {what}")
-    raise SourceError(f"{folder}: no .safetensors file found")
+    raise SourceError(
+        f"{folder}: no .safetensors file found, and no model_index.json. Name the folder of a pipeline or of one of "
+        "its components, or a .safetensors file"
+    )

@@ -109,6 +109,7 @@ def _open(path: Path, name: str, files: Files, config: Path | None, variant: str
     index_path = path / PIPELINE_NAME
     if not os.path.isdir(path) or not os.path.lexists(index_path):
         _refuse_cache_root(path)
+        _refuse_parent(path, files)
         checkpoint = open_checkpoint(path, config=config, variant=variant, files=files)
         unknown = "unknown" if checkpoint.config else f"unknown (no {CONFIG_NAME})"
         component = Component(name="", class_name=checkpoint.class_name or unknown, checkpoint=checkpoint)
@@ -128,6 +129,15 @@ def _refuse_cache_root(path: Path) -> None:
         f"{path}: a model's folder in the Hub cache, which holds its revisions. Name one of them: "
         f"{', '.join(snapshots[:5]) or 'there is none; download the model again'}"
     )
+
+
+def _refuse_parent(path: Path, files: Files) -> None:
+    """A folder of pipelines: a run's, say, or the one that models were downloaded to."""
+    if not os.path.isdir(path) or has_weights(path, files):
+        return
+    inside = [str(path / name) for name in names_in(path) if os.path.lexists(path / name / PIPELINE_NAME)]
+    if inside:
+        raise SourceError(f"{path}: no model itself. Name one of those in it: {', '.join(inside[:5])}")
 
 
 def components_of(index: Mapping[str, Any]) -> dict[str, str]:
@@ -203,9 +213,13 @@ def choose(source: Source, names: Sequence[str], growable: Collection[str]) -> d
             if c.checkpoint is None and stock_name(c.class_name) in growable:
                 raise SourceError(f"{source.name}: {c.name} has no safetensors: {CONVERT}")
         what = ", ".join(f"{c.name or 'it'} is {c.class_name}" for c in candidates if c.name not in chosen)
+        others = [c.name for c in source.components if c.checkpoint and stock_name(c.class_name) in growable]
+        if others:
+            raise SourceError(f"{source.name}: {what}, which can't grow; what can is {', '.join(others)}")
         raise SourceError(
             f"{source.name}: nothing here that can grow ({what or 'no weights'}). "
-            f"Known architectures: {', '.join(growable)}"
+            f"Known architectures: {', '.join(growable)}; another takes a TOML file that declares it, see "
+            "docs/anatomy.md"
         )
     for name, checkpoint in chosen.items():
         if stock_name(str(checkpoint.class_name)) not in growable:

@@ -121,6 +121,7 @@ def test_verify_fails_for_another_function(grow: Grow, base: Path) -> None:
         (("expand", "--mode", "suffix", "truncated"), 1, "cut short"),
         (("expand", "--mode", "suffix", "lying"), 1, "num_layers = 9"),
         (("expand", "--mode", "suffix", "stranger"), 1, "Known architectures"),
+        (("inspect", "."), 1, "no .safetensors file found, and no model_index.json"),
         (("verify", "base", "--base", "nowhere"), 1, "no such folder"),
         (("verify", "base"), 2, "--base"),
         (("generate",), 2, "--prompt"),

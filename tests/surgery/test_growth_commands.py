@@ -26,6 +26,9 @@ def test_out_and_back(grow: Grow, tmp_path: Path) -> None:
     assert code == 0
     assert "24 tensors, 576 bytes; the other 26 are the base's" in out
     assert (tmp_path / "README.md").is_file()
+    assert "no card was written" not in out
+    out = grow("pack", "grown", "-o", "growth.safetensors", "--overwrite")[1]
+    assert "README.md is there already: no card was written" in out
     code, out, _ = grow("apply", "growth.safetensors", "--base", "base", "--json")
     assert code == 0
     report = json.loads(out)

@@ -170,6 +170,24 @@ class TestPipeline:
         source = open_source(str(pipeline), variant="fp16")
         assert [component.name for component in source.components] == ["transformer", "vae"]
 
+    def test_the_folder_above_names_what_is_in_it(self, pipeline: Path) -> None:
+        """Such as the folder of a run, in which the model is one among others."""
+        (pipeline.parent / "others").mkdir()
+        message = refusal(pipeline.parent)
+        assert message.endswith(f"Name one of those in it: {pipeline}")
+        assert "no model_index.json" in refusal(pipeline.parent / "others")
+
+    def test_little_is_said_of_parts_that_cannot_grow(self, pipeline: Path, grow: Callable[..., Any]) -> None:
+        out = grow("inspect", str(pipeline))[1]
+        assert "vae: AutoencoderKLLTXVideo  " in out
+        assert "can grow" in out
+        assert "can't grow" not in out
+        assert "can't grow" in grow("inspect", str(pipeline / "vae"))[1]
+
+    def test_a_component_that_cannot_grow(self, pipeline: Path) -> None:
+        with pytest.raises(SourceError, match=r"vae is .*, which can't grow; what can is transformer"):
+            prepare(open_source(str(pipeline)), lambda *_: pytest.fail("planned"), components=["vae"])
+
 
 def hub_cache(folder: Path, root: Path) -> Path:
     """A folder's files as the Hub's cache keeps them. Returns the snapshot."""
