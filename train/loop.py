@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from diffusers.training_utils import EMAModel
 
+from modelgrow.pipelines.memory import peak_bytes, reset_peak
 from modelgrow.surgery import TrainError
 
 from . import alarm, checkpoints, zero
@@ -54,6 +55,8 @@ class Loop:
     validation: float | None = None
     seconds: float = 0.0
     """Spent on training in all sessions."""
+    peak: int = 0
+    """Bytes that steps took on a GPU, what comes between them left out; 0 elsewhere."""
     _adam: torch.optim.Optimizer = field(init=False)
     """torch's or bitsandbytes', without what accelerate wraps around it."""
     _average: float | None = None
@@ -87,7 +90,7 @@ class Loop:
         self._validate(settings.validate_every)
         begun, first, before = time.monotonic(), self.step, self.seconds
         while self.step < settings.steps:
-            loss = self._optimize()
+            loss = self._measured()
             self.step += 1
             self.seconds = before + time.monotonic() - begun
             self._note(loss, self.seconds - before, first)
@@ -99,6 +102,16 @@ class Loop:
                 self._save()
             if self.preview and settings.preview_every and self.step % settings.preview_every == 0:
                 self.preview(self.step)
+
+    def _measured(self) -> float:
+        """A step, with its peak on a GPU. Previews and held-out clips have peaks of their own, not predicted."""
+        device = self.run.accelerator.device
+        if device.type != "cuda":
+            return self._optimize()
+        reset_peak(device)
+        loss = self._optimize()
+        self.peak = max(self.peak, peak_bytes(device))
+        return loss
 
     def _optimize(self) -> float:
         """One optimizer step over `accumulate` batches. Returns their mean loss over all processes."""
@@ -178,7 +191,7 @@ class Loop:
                 validation=self.validation,
                 learning_rate=rate,
                 samples_per_second=samples * (self.step - first) / seconds,
-                memory=torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0,
+                memory=self.peak,
                 seconds=seconds,
                 seconds_left=seconds / (self.step - first) * (settings.steps - self.step),
             )

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from modelgrow.surgery import TrainError
 
 from . import alarm
@@ -121,7 +119,6 @@ def train(
     if loop.step:
         say(f"going on from step {loop.step} of {settings.steps}")
     loop.train()
-    peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
     model, growth = finish(run, loop, tell)
     run.accelerator.end_training()
     edge = min(EDGE, len(loop.losses)) or 1
@@ -136,7 +133,7 @@ def train(
         changed=loop.changed,
         seconds=last[0].seconds if last else 0.0,
         predicted_memory=memory.total,
-        peak_memory=peak,
+        peak_memory=loop.peak or None,
     )
 
 
