@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from modelgrow.surgery import CheckpointError, SourceError
-from modelgrow.surgery.errors import first_line
+from modelgrow.surgery.hub import fetch_file
 from modelgrow.surgery.packed import GROWTH_NAME, read_packed
 from modelgrow.surgery.slot import slot_of
 from modelgrow.surgery.trace import names_after, rename
@@ -83,15 +83,7 @@ def _locate(growth: str | Path) -> Path:
         return path
     if not _HUB_ID.fullmatch(str(growth)) or str(growth).endswith(".safetensors"):
         raise SourceError(f"{path}: no such file. 'grow pack' makes one, {GROWTH_NAME}")
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(hf_hub_download(str(growth), GROWTH_NAME))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise SourceError(
-            f"{growth}: no folder here, and no {GROWTH_NAME} to be had from the Hub: {first_line(error)}"
-        ) from error
+    return fetch_file(str(growth), GROWTH_NAME)
 
 
 def _only(packed: Packed, component: str | None) -> PackedComponent:

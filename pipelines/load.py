@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from modelgrow.surgery import GenerateError, GrowError, anatomies, open_checkpoint, open_source
+from modelgrow.surgery import GenerateError, GrowError, SourceError, anatomies, open_checkpoint, open_source
 from modelgrow.surgery.errors import first_line
 from modelgrow.surgery.grown import stock_name
+from modelgrow.surgery.hub import download, open_repo
+from modelgrow.surgery.hub_errors import explained
 from modelgrow.surgery.selection import GENERATION_NAME
 from modelgrow.surgery.source import PIPELINE_NAME
 
@@ -127,29 +129,26 @@ def _what_is(folder: Path) -> str:
 
 def _download(repo_id: str, variant: str | None, revision: str | None, without: Iterable[str]) -> Path:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
 
     skipped: dict[str, Any] = dict.fromkeys(without)
-    try:
-        kind: Any = _own_class(repo_id, revision) if skipped else DiffusionPipeline
-        folder = kind.download(repo_id, variant=variant, revision=revision, use_safetensors=True, **skipped)
-    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
-        raise GenerateError(
-            f"{repo_id}: not a folder here, and it can't be had from the Hub: {first_line(error)} "
-            "(a private or gated model needs 'hf auth login')"
-        ) from error
-    with suppress(EntryNotFoundError, HfHubHTTPError, OSError):  # few have one; the pipeline's defaults do as well
-        hf_hub_download(repo_id, GENERATION_NAME, revision=revision)
+    with explained(repo_id, revision, raises=GenerateError):
+        repo = open_repo(repo_id, revision)
+        if not (repo.folder / PIPELINE_NAME).is_file():
+            raise GenerateError(f"{repo_id}: {_what_is(repo.folder)}")
+        kind: Any = _own_class(repo.folder) if skipped else DiffusionPipeline
+        folder = kind.download(repo_id, variant=variant, revision=repo.commit, use_safetensors=True, **skipped)
+    if GENERATION_NAME in (repo.sizes or ()):
+        with suppress(SourceError):  # in a cache without it, out of reach, the pipeline's defaults do as well
+            download(repo, [GENERATION_NAME])
     return Path(folder)
 
 
-def _own_class(model: str, revision: str | None = None) -> Any:
+def _own_class(folder: Path) -> Any:
     """The pipeline's, by its model_index.json. `DiffusionPipeline` itself overlooks what it is given in the place of
     a component that is optional in that class, as Wan's transformers are."""
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
-    return model_class(str(DiffusionPipeline.load_config(model, revision=revision).get("_class_name")))
+    return model_class(str(DiffusionPipeline.load_config(str(folder)).get("_class_name")))
 
 
 def _read(
@@ -160,7 +159,7 @@ def _read(
 
     try:
         with _quiet():
-            cls: Any = kind or (_own_class(str(folder)) if given else DiffusionPipeline)
+            cls: Any = kind or (_own_class(folder / PIPELINE_NAME) if given else DiffusionPipeline)
             pipeline: DiffusionPipeline = cls.from_pretrained(
                 str(folder), use_safetensors=True, local_files_only=True, **given, **options
             )

@@ -79,6 +79,21 @@ def download(repo: Repo, names: Collection[str], *, with_bars: bool = False) -> 
         snapshot_download(repo.repo_id, revision=repo.commit, allow_patterns=[escape(name) for name in names])
 
 
+def fetch_file(repo_id: str, name: str, revision: str | None = None) -> Path:
+    """One file of a model, in the cache.
+
+    Raises:
+        SourceError: The model or the file is not there, or can't be had.
+    """
+    repo = open_repo(repo_id, revision)
+    if repo.sizes is None or name in repo.sizes:
+        download(repo, [name], with_bars=True)
+    if not (repo.folder / name).exists():
+        held = ", ".join(sorted(repo.sizes or ())[:10]) or "nothing that is known of"
+        raise SourceError(f"{repo_id}: there is no {name} in it; it holds {held:.300}")
+    return repo.folder / name
+
+
 @contextmanager
 def _quietly() -> Iterator[None]:
     """Without bars: a handful of small files need none, and theirs would break into ours."""

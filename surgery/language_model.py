@@ -12,8 +12,7 @@ from typing import Any
 from . import strict_json
 from .checkpoint import CONFIG_NAME, has_weights
 from .errors import SourceError
-from .hub import download, open_repo
-from .hub_errors import explained
+from .hub import download, fetch_file, open_repo
 from .regular import check_link, names_in
 
 COMPONENT = "llm"
@@ -114,7 +113,7 @@ def open_language_model(
         if with_weights:
             folder, elsewhere = _download(argument, revision, headers_only=headers_only)
         else:
-            folder = _config_alone(argument, revision)
+            folder = fetch_file(argument, CONFIG_NAME, revision).parent
         commit = folder.name if _COMMIT.fullmatch(folder.name) else revision
     else:
         raise SourceError(f"{argument[:300]!r}: no such folder, and not a Hub id (those look like Qwen/Qwen3-0.6B)")
@@ -163,13 +162,6 @@ def _width(config: Mapping[str, Any], argument: str) -> int:
         f"{argument}: its {CONFIG_NAME} does not say how wide its hidden states are (looked for {', '.join(_WIDTHS)}, "
         f"also in {', '.join(_PARTS)}). Say it with --llm-dim"
     )
-
-
-def _config_alone(repo_id: str, revision: str | None) -> Path:
-    from huggingface_hub import hf_hub_download
-
-    with explained(repo_id, revision):
-        return Path(hf_hub_download(repo_id, CONFIG_NAME, revision=revision)).parent
 
 
 def _download(repo_id: str, revision: str | None, *, headers_only: bool) -> tuple[Path, dict[str, int]]:

@@ -88,12 +88,14 @@ def grow(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tm
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     """A Hub that this process talks to, with an empty cache."""
     import huggingface_hub.constants
+    import huggingface_hub.hf_api
 
     with serving() as hub:
         constants = huggingface_hub.constants
         monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
         template = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", hub.endpoint)  # which diffusers asks
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
         monkeypatch.setenv("HF_TOKEN", "hf_test")

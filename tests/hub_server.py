@@ -19,9 +19,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-_API = re.compile(r"/api/models/(?P<id>[^/]+/[^/]+)(?:/(?P<what>revision|tree)/(?P<revision>[^/]+))?")
-_FILE = re.compile(r"/(?P<id>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<name>.+)")
-_STORED = re.compile(r"/stored/(?P<id>[^/]+/[^/]+)/(?P<commit>[^/]+)/(?P<name>.+)")
+_API = re.compile(
+    r"/api/(?:models/)?(?P<id>(?:datasets/)?[^/]+/[^/]+)(?:/(?P<what>revision|tree)/(?P<revision>[^/]+))?"
+)
+_FILE = re.compile(r"/(?P<id>(?:datasets/)?[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<name>.+)")
+_STORED = re.compile(r"/stored/(?P<id>(?:datasets/)?[^/]+/[^/]+)/(?P<commit>[^/]+)/(?P<name>.+)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +48,7 @@ class Hub:
     endpoint: str = ""
     storage: str = ""
     commits: dict[str, dict[str, Path]] = field(default_factory=dict)
-    """Model -> commit -> folder."""
+    """Model, or data set with "datasets/" before its name -> commit -> folder."""
     refs: dict[str, dict[str, str]] = field(default_factory=dict)
     """Model -> branch or tag -> commit."""
     gated: set[str] = field(default_factory=set)
@@ -159,7 +161,9 @@ class _Answers(BaseHTTPRequestHandler):
         sizes = _sizes(self.hub.commits[repo_id][commit]) | self.hub.extra
         about: Any = {"id": repo_id, "sha": commit, "siblings": [{"rfilename": name} for name in sizes]}
         if tree:
-            about = [{"type": "file", "path": name, "size": size, "oid": _oid(name)} for name, size in sizes.items()]
+            about = [
+                {"type": "file", "path": name, "size": size, "oid": _oid(name.encode())} for name, size in sizes.items()
+            ]
             for entry in about:
                 if _is_large(entry["path"]):
                     entry["lfs"] = {"oid": "0" * 64, "size": entry["size"], "pointerSize": 134}
@@ -181,7 +185,7 @@ class _Answers(BaseHTTPRequestHandler):
             }
             self._answer(name, b"", status=302, headers=headers)
         else:
-            self._file(name, path, {"X-Repo-Commit": commit, "ETag": f'"{_oid(path.read_text())}"'})
+            self._file(name, path, {"X-Repo-Commit": commit, "ETag": f'"{_oid(path.read_bytes())}"'})
 
     def _file(self, name: str, path: Path, headers: dict[str, str]) -> None:
         data, wanted = path.read_bytes(), self.headers.get("Range")
@@ -243,5 +247,5 @@ def _is_large(name: str) -> bool:
     return name.endswith((".safetensors", ".bin"))
 
 
-def _oid(text: str) -> str:
-    return hashlib.sha1(text.encode()).hexdigest()
+def _oid(data: bytes) -> str:
+    return hashlib.sha1(data).hexdigest()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from modelgrow.surgery import GenerateError
 from modelgrow.surgery.errors import first_line
+from modelgrow.surgery.hub_errors import refusal
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +34,8 @@ def load_llm(model: str, *, revision: str | None = None, dtype: torch.dtype | No
         tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
     except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
         raise GenerateError(
-            f"{model}: the language model of this pipeline's slot can't be loaded: {first_line(error)} "
+            f"{model}: the language model of this pipeline's slot can't be loaded: "
+            f"{refusal(error, model, revision) or first_line(error)} "
             "(grow generate takes another place as --llm; in Python give it as llm= and llm_tokenizer=, or pass "
             "llm_states=, from encode_llm on another machine)"
         ) from error

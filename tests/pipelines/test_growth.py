@@ -13,6 +13,7 @@ import torch
 from architectures import ARCHITECTURES
 from diffusers import WanTransformer3DModel
 from growths import grow, pack
+from hub_server import Hub
 from models import build, save
 from tiny_pipelines import load_aligned, tiny_clip
 
@@ -223,5 +224,14 @@ class TestRefused:
         pipeline = load_aligned(tiny_pipeline)
         with pytest.raises(SourceError, match="no such file"):
             load_growth(pipeline, "nowhere.safetensors")
-        with pytest.raises(SourceError, match=r"no growth\.safetensors to be had from the Hub"):
-            load_growth(pipeline, "someone/growth")
+
+    def test_from_the_hub(self, tiny_pipeline: Path, grown: Path, hub: Hub) -> None:
+        hub.publish("someone/growth", growth_of(grown).parent)
+        plain, pipeline = (load_aligned(tiny_pipeline) for _ in range(2))
+        assert load_growth(pipeline, "someone/growth") is pipeline
+        assert not torch.equal(clip(pipeline), clip(plain))
+        hub.publish("someone/base", tiny_pipeline)
+        with pytest.raises(SourceError, match=r"^someone/base: there is no growth\.safetensors in it; it holds"):
+            load_growth(plain, "someone/base")
+        with pytest.raises(SourceError, match=r"^someone/nothing: .* there is no such model, or it is private"):
+            load_growth(plain, "someone/nothing")

@@ -12,10 +12,11 @@ import huggingface_hub.constants
 import pytest
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from hub_server import Hub
 from safetensors.torch import load_file, save_file
 
 from modelgrow.pipelines import foundation
-from modelgrow.pipelines.load import load_pipeline
+from modelgrow.pipelines.load import load_pipeline, locate
 from modelgrow.surgery import GenerateError
 
 WEIGHTS = Path("transformer", "diffusion_pytorch_model.safetensors")
@@ -70,6 +71,47 @@ def test_hub_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(GenerateError, match=r"^some/model: not a folder here, and it can't be had from the Hub"):
         load_pipeline("some/model")
+
+
+def refusal(model: str, **options: str) -> str:
+    with pytest.raises(GenerateError) as caught:
+        load_pipeline(model, **options)  # type: ignore[arg-type]
+    return str(caught.value)
+
+
+class TestHub:
+    def test_what_diffusers_loads(self, hub: Hub, tiny_pipeline: Path, tmp_path: Path) -> None:
+        folder = tmp_path / "pipeline"
+        shutil.copytree(tiny_pipeline, folder)
+        (folder / "generation.json").write_text('{"num_frames": 5}')
+        hub.publish("a/b", folder)
+        found = locate("a/b")
+        assert (found / "generation.json").read_text() == '{"num_frames": 5}'
+        assert (found / WEIGHTS).read_bytes() == (folder / WEIGHTS).read_bytes()
+        hub.requests.clear()
+        assert locate("a/b", without=["transformer"]) == found
+        assert not hub.asked(".safetensors") + hub.asked("generation.json")
+
+    def test_a_component_that_is_given_stays_there(self, hub: Hub, tiny_pipeline: Path) -> None:
+        hub.publish("a/b", tiny_pipeline)
+        locate("a/b", without=["transformer"])
+        assert {request.name.partition("/")[0] for request in hub.asked(".safetensors")} == {"text_encoder", "vae"}
+
+    def test_refusals(self, hub: Hub, tiny_pipeline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        hub.publish("a/b", tiny_pipeline)
+        hub.publish("a/alone", tiny_pipeline / "transformer")
+        hub.publish("a/gated", tiny_pipeline)
+        hub.gated.add("a/gated")
+        assert "there is no such model, or it is private" in refusal("a/missing")
+        assert f"it is gated. Accept its terms on {hub.endpoint}/a/gated, run 'hf auth login'" in refusal("a/gated")
+        assert "it has no branch, tag or commit 'v9'" in refusal("a/b", revision="v9")
+        assert refusal("a/alone").startswith("a/alone: one model, not a pipeline")
+        assert not hub.asked(".safetensors")
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+        assert "HF_HUB_OFFLINE forbids to ask" in refusal("a/b")
+        hub.page = b"<html>"
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+        assert "Check HF_ENDPOINT" in refusal("a/other")
 
 
 def truncate(folder: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from growths import grow, snapshot
+from hub_server import Hub
 from typer.testing import CliRunner
 
 from modelgrow.cli import app
@@ -290,20 +291,16 @@ def test_language_model_of_unknown_width(llm: Path) -> None:
         open_language_model(str(llm / "nowhere"))
 
 
-def test_hub_id_fetches_the_config_alone(monkeypatch: pytest.MonkeyPatch, llm: Path) -> None:
-    import huggingface_hub
-
-    asked = []
-
-    def fetch(repo_id: str, name: str, *, revision: str | None) -> str:
-        asked.append((repo_id, name, revision))
-        snapshot = llm.rename(llm.parent / ("b" * 40))
-        return str(snapshot / name)
-
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
+def test_of_a_hub_id_weights_are_left_there(hub: Hub, llm: Path) -> None:
+    commit = hub.publish("Qwen/Qwen3-0.6B", llm)
     found = open_language_model("Qwen/Qwen3-0.6B", revision="main")
-    assert asked == [("Qwen/Qwen3-0.6B", "config.json", "main")]
-    assert (found.name, found.revision, found.dim, found.folder) == ("Qwen/Qwen3-0.6B", "b" * 40, 6, None)
+    assert (found.name, found.revision, found.dim, found.folder) == ("Qwen/Qwen3-0.6B", commit, 6, None)
+    assert {request.name for request in hub.requests if request.sent} >= {"config.json", "README.md"}
+    assert not hub.asked("model.safetensors") + hub.asked("tokenizer.json")
+    (llm / "config.json").unlink()
+    hub.publish("Qwen/Qwen3-0.6B", llm)
+    with pytest.raises(SourceError, match=r"0.6B: there is no config.json in it; it holds README.md, chat_t"):
+        open_language_model("Qwen/Qwen3-0.6B")
 
 
 def test_command(make_pipeline: Callable[[], Path], llm: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from modelgrow.surgery import DataError
-from modelgrow.surgery.errors import first_line
+from modelgrow.surgery.hub_errors import DATA_SET, explained
 
 from .folder import LISTS
 from .video import SUFFIXES
@@ -26,12 +26,6 @@ def download(repo_id: str) -> Path:
         DataError: There is none of that name, or it can't be had.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-    try:
+    with explained(repo_id, kind=DATA_SET, raises=DataError):
         return Path(snapshot_download(repo_id, repo_type="dataset", allow_patterns=_PATTERNS))
-    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
-        raise DataError(
-            f"{repo_id}: not a folder or file here, and no data set that can be had from the Hub: {first_line(error)} "
-            "(a private or gated one needs 'hf auth login')"
-        ) from error
