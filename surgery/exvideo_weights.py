@@ -16,6 +16,7 @@ from . import strict_json
 from .apply import write_tensors
 from .content import Stored
 from .diffsynth import NAMES, block_numbers, is_extension, our_names
+from .drawn import DRAWABLE
 from .errors import CheckpointError, OutputError, SourceError
 from .extension import OPERATION
 from .exvideo import (
@@ -149,7 +150,10 @@ def _frames(blocks: Sequence[TemporalBlock], given: Mapping[str, Tensor], path: 
     rows = {given[f"{block.path}.{TABLE}"].shape[:1] for block in blocks}
     if len(rows) != 1 or rows == {()}:
         raise CheckpointError(f"{path}: its position tables have different numbers of rows; they must be alike")
-    return rows.pop()[0]
+    (frames,) = rows.pop()
+    if frames < 2:
+        raise CheckpointError(f"{path}: its position tables are for {frames} frames; its clips have two at least")
+    return frames
 
 
 def _check_shapes(checkpoint: Checkpoint, block: TemporalBlock, given: Mapping[str, Tensor], path: Path) -> None:
@@ -168,6 +172,8 @@ def _check_shapes(checkpoint: Checkpoint, block: TemporalBlock, given: Mapping[s
             raise CheckpointError(
                 f"{path}: its tensor for {full!r} is {list(given[full].shape)}, {checkpoint.path} needs {list(shape)}"
             )
+        if full in given and given[full].dtype not in DRAWABLE:
+            raise CheckpointError(f"{path}: its tensor for {full!r} is {given[full].dtype}, not of weights")
 
 
 @dataclass(frozen=True, kw_only=True)

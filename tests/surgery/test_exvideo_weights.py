@@ -147,6 +147,10 @@ def damaged(given: dict[str, Any], kind: str) -> dict[str, Any]:
         given[conv] = given[conv][:5]
     elif kind == "width":
         given[tables[1]] = given[tables[1]][:, :5]
+    elif kind == "short":
+        given |= {table: given[table][:1] for table in tables}
+    elif kind == "dtype":
+        given[tables[1]] = given[tables[1]].astype("int32")
     return given
 
 
@@ -158,6 +162,8 @@ def damaged(given: dict[str, Any], kind: str) -> dict[str, Any]:
         ("conv", "one of its convolution's weight and bias only"),
         ("shape", r"is \[5\], .* needs \[32\]"),
         ("width", r"is \[40, 5\], .* needs \[40, 32\]"),
+        ("short", "are for 1 frames; its clips have two at least"),
+        ("dtype", "is I32, not of weights"),
     ],
 )
 def test_damaged(kind: str, message: str, tmp_path: Path) -> None:
