@@ -6,8 +6,10 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub.constants
 import pytest
 import torch
+from hub_server import Hub
 from tiny_llms import WIDTH, byte_tokenizer, save_llm, tiny_llama, tiny_t5
 
 from modelgrow.pipelines.text.llm import load_llm
@@ -186,6 +188,20 @@ def test_what_can_not_be_read_with(llama: Any, tmp_path: Path) -> None:
         PromptReader(llama, ByT5Tokenizer())
     with pytest.raises(GenerateError, match="can't be loaded"):
         load_llm(str(tmp_path / "nowhere"))
+
+
+def test_a_model_that_the_hub_does_not_give(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "llm").mkdir()
+    (tmp_path / "llm" / "config.json").write_text("{}")
+    hub.publish("a/gated", tmp_path / "llm")
+    hub.gated.add("a/gated")
+    with pytest.raises(GenerateError, match=r"^a/gated: the language model .*: it is gated\. Accept its terms on"):
+        load_llm("a/gated")
+    with pytest.raises(GenerateError, match=r"^a/missing: the language model .*: there is no such model, or it is pri"):
+        load_llm("a/missing")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(GenerateError, match=r"^a/missing: .*: the cache lacks it, .* --llm"):
+        load_llm("a/missing")
 
 
 def test_states_in_a_file(llama: Any, tmp_path: Path) -> None:
