@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from growths import grow
+from hub_server import Hub
 from tiny_adapter import save_adapter
 from tiny_llms import byte_tokenizer, save_llm, tiny_llama
 from tiny_runs import bytes_of, settings, tensors
@@ -19,7 +20,7 @@ from modelgrow.pipelines.models import load_model
 from modelgrow.surgery import GrowError, execute, open_checkpoint, open_source, prepare
 from modelgrow.surgery.attach_llm import AttachOptions, plan_attach_llm
 from modelgrow.surgery.language_model import open_language_model
-from modelgrow.train.component import choose
+from modelgrow.train.component import choose, load
 from modelgrow.train.run import train
 
 
@@ -37,6 +38,17 @@ class TestTransformer:
         card = (alone.model / "README.md").read_text()
         assert 'transformer = WanTransformer3DModel.from_pretrained("this folder")' in card
         assert 'pipeline = WanPipeline.from_pretrained("base", transformer=transformer)' in card
+
+    def test_the_pipelines_own_is_not_downloaded(self, hub: Hub, grown: Path, tmp_path: Path) -> None:
+        base = grown.parent / "base"
+        hub.publish("somebody/wan", base)
+        chosen = choose(settings(grown / "transformer", tmp_path / "run", pipeline="somebody/wan"))
+        assert (chosen.place, chosen.around.name) == ("transformer", "somebody/wan")
+        assert load(chosen, device="cpu").transformer.config.num_layers == 3
+        name, wanted = (f"{part}/diffusion_pytorch_model.safetensors" for part in ("transformer", "vae"))
+        assert (chosen.around.path / wanted).stat().st_size == (base / wanted).stat().st_size
+        assert not (chosen.around.path / name).exists()
+        assert all(request.range for request in hub.asked(name)), "its header is read, and no more"
 
     def test_with_a_slot_it_reads_its_language_model(self, grown: Path, tmp_path: Path) -> None:
         llm = save_llm(tmp_path / "llm", tiny_llama(), byte_tokenizer())
@@ -111,3 +123,18 @@ class TestRefusals:
         chosen = settings(grown / "transformer", tmp_path / "run", pipeline=str(tmp_path / "other"))
         with pytest.raises(GrowError, match="ffn_dim is 32, and 64 in other's transformer, so it is of another model"):
             choose(chosen)
+
+    def test_which_of_two_transformers(self, grown: Path, tmp_path: Path) -> None:
+        shutil.copytree(grown.parent / "base", tmp_path / "two")
+        shutil.copytree(tmp_path / "two" / "transformer", tmp_path / "two" / "transformer_2")
+        file = tmp_path / "two" / "model_index.json"
+        index = json.loads(file.read_text())
+        file.write_text(json.dumps({**index, "transformer_2": index["transformer"]}))
+        chosen = {"model": grown / "transformer", "output": tmp_path / "run", "pipeline": str(tmp_path / "two")}
+        with pytest.raises(
+            GrowError, match="two: transformer and transformer_2 are WanTransformer3DModel; say with --c"
+        ):
+            choose(settings(**chosen))
+        assert choose(settings(**chosen, component="transformer_2")).place == "transformer_2"
+        with pytest.raises(GrowError, match="two: has no WanTransformer3DModel called vae, which"):
+            choose(settings(**chosen, component="vae"))
