@@ -18,6 +18,7 @@ EPILOG = (
     '  [bold]grow generate --prompt "a cat on a skateboard" --model ./Wan2.1-T2V-1.3B-Diffusers-suffix8 '
     "--frames 81 -o cat.mp4[/bold]\n\n"
     "  [bold]grow generate --model ./svd-128f --image cat.png --second-stage 1024x1024 -o cat.mp4[/bold]\n\n"
+    '  [bold]grow generate --model ./vace-grown --prompt "a dancer" --control control_video=poses.mp4[/bold]\n\n'
     '  [bold]grow generate --model ./svd-128f --first-frame-model ./HunyuanDiT --prompt "a cat" --low-memory[/bold]'
 )
 
@@ -36,6 +37,10 @@ def generate(
         Path | None,
         typer.Option(help="Picture that the clip starts from, for image-to-video models.", show_default=False),
     ] = None,
+    last_image: Annotated[
+        Path | None,
+        typer.Option(help="Picture that the clip ends with, for models of first and last frame.", show_default=False),
+    ] = None,
     first_frame_model: Annotated[
         str | None,
         typer.Option(
@@ -46,6 +51,15 @@ def generate(
     ] = None,
     video: Annotated[
         Path | None, typer.Option(help="Clip to make anew, for video-to-video models.", show_default=False)
+    ] = None,
+    control: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FILE",
+            help="Clip that the model reads beside: control_video, mask_video, pose_video, face_video or "
+            "background_video. May be given several times.",
+            show_default=False,
+        ),
     ] = None,
     strength: Annotated[
         float | None,
@@ -112,11 +126,12 @@ def generate(
 
     What is not given comes from the model's own generation.json, or else from its pipeline's defaults.
     """
-    if prompt is None and image is None and video is None:
-        raise typer.BadParameter("there is nothing to start from: give --prompt, --image or --video")
+    if prompt is None and image is None and video is None and not control:
+        raise typer.BadParameter("there is nothing to start from: give --prompt, --image, --video or --control")
     err = console(stderr=True)
     size = None if second_stage is None else parse_size(second_stage)
-    source = prompt or next((path.stem for path in (image, video) if path is not None), "clip")
+    controls = parse_controls(control or [])
+    source = prompt or next((path.stem for path in (image, video, *controls.values()) if path is not None), "clip")
     with err.status("loading torch and diffusers"):
         from modelgrow.pipelines.quiet import quiet_libraries
 
@@ -129,7 +144,9 @@ def generate(
         GenerateOptions(
             prompt=prompt,
             image=None if image is None else str(image),
+            last_image=None if last_image is None else str(last_image),
             video=None if video is None else str(video),
+            controls={name: str(path) for name, path in controls.items()} or None,
             strength=strength,
             negative_prompt=negative_prompt,
             num_frames=frames,
@@ -159,6 +176,19 @@ def generate(
         return
     for path in made.files:
         console().print(str(path), markup=False, highlight=False)
+
+
+def parse_controls(given: list[str]) -> dict[str, Path]:
+    """Files by name, from "pose_video=pose.mp4" and so on."""
+    controls: dict[str, Path] = {}
+    for text in given:
+        name, _, file = text.partition("=")
+        if not name or not file:
+            raise typer.BadParameter(f"{text!r} is no control clip; expected NAME=FILE, such as pose_video=pose.mp4")
+        if name in controls:
+            raise typer.BadParameter(f"--control {name} is given twice: {controls[name]} and {file}")
+        controls[name] = Path(file)
+    return controls
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import fields
@@ -12,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from modelgrow.surgery import GenerateError, strict_json
 from modelgrow.surgery.selection import GENERATION_NAME
 
-from .controls import NAMES as CONTROL_CLIPS
-from .controls import THEIRS
-from .inputs import as_pictures, fit, read_image, read_video
+from .controls import THEIRS, parameters_for
+from .given import INPUTS, check_inputs, read_inputs
+from .inputs import frame_rate
+from .parameters import FRAME_COUNTS, frame_count, parameters_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
     from .generate import GenerateOptions
 
-Parameters = Mapping[str, inspect.Parameter]
-
-FRAME_COUNTS = ("num_frames", "video_length", "frames", "segment_frame_length")
 FRAME_RATES = ("frame_rate", "fps")
 POSITIVE = ("num_frames", "height", "width", "num_inference_steps", "fps")
 SET_HERE = {
@@ -33,9 +30,6 @@ SET_HERE = {
     "image",
     "last_image",
     "video",
-    "mask",
-    "controls",
-    *CONTROL_CLIPS,
     "generator",
     "latents",
     "output_type",
@@ -57,7 +51,6 @@ _TRAINED_FPS = {
 }
 """Frames per second of the clips that a family was trained on, by the start of its pipeline's name; the first holds."""
 _OTHER_FPS = 16
-_INPUTS = ("prompt", "image", "video")
 
 
 def resolve(
@@ -72,8 +65,8 @@ def resolve(
         GenerateError: It can't be called with what was asked for, or not without what was not given.
     """
     parameters = parameters_of(pipeline)
-    _check_inputs(pipeline, parameters, options, extra or {})
-    chosen = {f.name: getattr(options, f.name) for f in fields(options) if f.name not in (*_INPUTS, "seed")}
+    check_inputs(pipeline, options, extra or {})
+    chosen = {f.name: getattr(options, f.name) for f in fields(options) if f.name not in (*INPUTS, "seed")}
     chosen = {name: value for name, value in chosen.items() if value is not None}
     for name, value in chosen.items():
         check(name, value, "asked for")
@@ -82,7 +75,8 @@ def resolve(
     # EasyAnimate's pipelines have None as their default, and fail without one all the same.
     unsaid = {"negative_prompt": ""} if "EasyAnimate" in type(pipeline).__name__ else {}
     arguments = {**unsaid, **recommended(pipeline), **(extra or {}), **chosen}
-    fps = arguments.pop("fps", None)
+    fps = options.fps or _rate_of(options) or arguments.get("fps")
+    arguments.pop("fps", None)
     rate = next((name for name in FRAME_RATES if name in parameters), None)
     if fps is not None and rate is not None:
         arguments[rate] = fps
@@ -92,7 +86,7 @@ def resolve(
     for ours, theirs in names:
         if ours in arguments and ours not in parameters and theirs in parameters:
             arguments[theirs] = arguments.pop(ours)
-    if "video" in parameters and not any(count in parameters for count in FRAME_COUNTS):
+    if frame_count(parameters) is None and ("video" in parameters or parameters_for(pipeline)):
         arguments.pop("num_frames", None)  # the clip's own number, which `read_video` keeps to
     unknown = [name for name in arguments if name not in parameters]
     if unknown:
@@ -101,18 +95,7 @@ def resolve(
         )
     if "output_type" in parameters:
         arguments["output_type"] = "np"
-    return {**_read_inputs(options, parameters, arguments, video), **arguments}, fps
-
-
-def parameters_of(pipeline: DiffusionPipeline) -> Parameters:
-    """What `__call__` takes."""
-    return inspect.signature(type(pipeline).__call__).parameters
-
-
-def required(parameters: Parameters) -> set[str]:
-    """The names of those without a default."""
-    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return {p.name for p in parameters.values() if p.default is p.empty and p.kind not in kinds and p.name != "self"}
+    return {**arguments, **read_inputs(pipeline, options, arguments, video)}, fps
 
 
 def recommended(pipeline: DiffusionPipeline) -> dict[str, Any]:
@@ -145,51 +128,10 @@ def check(name: str, value: Any, where: str) -> None:
         raise GenerateError(f"{name} is {value!r} ({where}); it must be above 0 and at most 1")
 
 
-def _check_inputs(
-    pipeline: DiffusionPipeline, parameters: Parameters, options: GenerateOptions, extra: Mapping[str, Any]
-) -> None:
-    """A prompt, a picture or a clip: what the pipeline takes of them, all that it needs, and nothing else."""
-    name = type(pipeline).__name__
-    counted = any(count in parameters for count in FRAME_COUNTS)
-    if not any(given in parameters for given in _INPUTS) or not (counted or "video" in parameters):
-        raise GenerateError(
-            f"{name} makes no clips: it does not take a prompt, a picture or a clip, and a number of frames"
-        )
-    needed = [*sorted(required(parameters)), *(["prompt"] if "prompt" in parameters else [])]
-    # Many have None as their default, and fail without it all the same.
-    needed += ["video"] if "video" in parameters and "VideoToVideo" in name else []
-    needed += ["image"] if "image" in parameters and "ImageToVideo" in name else []
-    if options.strength is not None and options.video is None:
-        raise GenerateError("strength says how far a clip is made anew; give the clip with --video")
-    for what in _INPUTS:
-        if getattr(options, what) is not None and what not in parameters:
-            other = next((name for name in ("image", "video", "prompt") if name in parameters), what)
-            how = " (--first-frame-model makes one from the prompt)" if (what, other) == ("prompt", "image") else ""
-            raise GenerateError(f"{name} takes no {what}; leave --{what} out and give --{other}{how}")
-    for what in (name for name in needed if name not in extra):
-        if what not in _INPUTS:
-            raise GenerateError(f"{name} can't run without {what}, which 'grow generate' has no option for")
-        if getattr(options, what) is None:
-            raise GenerateError(f"{name} can't run without {what}; give one with --{what}")
-    if not needed and options.image is None and options.video is None:
-        raise GenerateError(f"{name} starts from a picture; give one with --image or --first-frame-model")
-
-
-def _read_inputs(
-    options: GenerateOptions, parameters: Parameters, arguments: Mapping[str, Any], video: np.ndarray | None
-) -> dict[str, Any]:
-    """Prompt, picture and clip, the latter two cropped to the aspect of what will be made, never stretched."""
-    sizes = [arguments.get(side, parameters[side].default) for side in ("width", "height") if side in parameters]
-    size = (sizes[0], sizes[1]) if len(sizes) == 2 and all(isinstance(side, int) for side in sizes) else None
-    inputs: dict[str, Any] = {}
-    if options.prompt is not None:
-        inputs["prompt"] = options.prompt
-    if options.image is not None:
-        inputs["image"] = fit(read_image(Path(options.image)), size)
-    if options.video is not None:
-        frames = read_video(Path(options.video), limit=options.num_frames) if video is None else as_pictures(video)
-        inputs["video"] = [fit(frame, size) for frame in frames]
-    return inputs
+def _rate_of(options: GenerateOptions) -> int | None:
+    """A control clip's, so that what is made runs beside it."""
+    rates = [frame_rate(Path(file)) for file in (options.controls or {}).values()]
+    return next((max(1, round(rate)) for rate in rates if rate), None)
 
 
 def _default_fps(pipeline: DiffusionPipeline, default: Any) -> int:

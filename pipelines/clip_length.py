@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from modelgrow.surgery import anatomies
 from modelgrow.surgery.grown import stock_name
 
-from .arguments import FRAME_COUNTS
+from .parameters import FRAME_COUNTS
 
 if TYPE_CHECKING:
     import numpy as np

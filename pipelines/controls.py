@@ -5,20 +5,22 @@ Pipelines have names of their own for some of them, and kinds: most take picture
 
 from __future__ import annotations
 
-import inspect
 from typing import TYPE_CHECKING, Any
 
 from modelgrow.surgery import GenerateError
 from modelgrow.surgery.grown import stock_name
 
+from .parameters import frame_count, parameters_of
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import torch
     from PIL import Image
 
 NAMES = ("background_video", "control_video", "face_video", "mask_video", "pose_video")
 """Sorted."""
+ANIMATE = "WanAnimatePipeline"
 TRANSFER = "Cosmos2_5_TransferPipeline"
 PARAMETERS: Mapping[str, Mapping[str, str]] = {
     "WanVACEPipeline": {"control_video": "video", "mask_video": "mask"},
@@ -32,10 +34,26 @@ _WHITE = 127.5
 
 def parameters_for(pipeline: Any) -> dict[str, str]:
     """Which control clips a pipeline takes, by our names, and what it calls them."""
-    cls = type(pipeline)
-    named = PARAMETERS.get(stock_name(cls.__name__))
-    there = inspect.signature(cls.__call__).parameters
-    return dict(named) if named is not None else {name: name for name in NAMES if name in there}
+    named = PARAMETERS.get(stock_name(type(pipeline).__name__))
+    return dict(named) if named is not None else {name: name for name in NAMES if name in parameters_of(pipeline)}
+
+
+def check_names(pipeline: Any, names: Iterable[str]) -> None:
+    """Raises `GenerateError` if the pipeline takes no control clip of one of these names."""
+    known, what = parameters_for(pipeline), type(pipeline).__name__
+    for name in names:
+        if not known:
+            raise GenerateError(f"{what} takes no control clips; leave --control {name} out")
+        if name not in known:
+            raise GenerateError(f"{what} takes no {name!r}; its control clips are {' and '.join(sorted(known))}")
+
+
+def size_for(pipeline: Any, name: str, size: tuple[int, int] | None) -> tuple[int, int] | None:
+    """Width and height that a control clip is brought to; None leaves it as it is. `size`: of what is made."""
+    if name != "face_video":
+        return size
+    side = int(pipeline.transformer.config.motion_encoder_size)
+    return side, side
 
 
 def control_arguments(pipeline: Any, clips: Mapping[str, Sequence[Image.Image]]) -> dict[str, Any]:
@@ -44,21 +62,22 @@ def control_arguments(pipeline: Any, clips: Mapping[str, Sequence[Image.Image]])
     Raises:
         GenerateError: It takes no control clip of that name.
     """
-    names = parameters_for(pipeline)
-    what = type(pipeline).__name__
-    for name in clips:
-        if name not in names:
-            raise GenerateError(
-                f"{what} takes no {name}; its control clips are {' and '.join(sorted(names))}"
-                if names
-                else f"{what} takes no control clips, so no {name} either"
-            )
+    check_names(pipeline, clips)
+    names, what = parameters_for(pipeline), type(pipeline).__name__
     arguments: dict[str, Any] = {names[name]: as_taken(pipeline, name, pictures) for name, pictures in clips.items()}
-    if stock_name(what) == "WanAnimatePipeline" and {"background_video", "mask_video"} <= set(clips):
+    if stock_name(what) == ANIMATE and {"background_video", "mask_video"} <= set(clips):
         arguments["mode"] = "replace"
+    if stock_name(what) == ANIMATE and "pose_video" in clips:
+        arguments["segment_frame_length"] = _segment(pipeline, len(clips["pose_video"]))
     if stock_name(what) == TRANSFER and clips:
         arguments["num_frames_per_chunk"] = min(longest_chunk(pipeline), *map(len, clips.values()))
     return arguments
+
+
+def _segment(pipeline: Any, num_frames: int) -> int:
+    """Frames that Wan Animate makes at once: no more of them than there are poses, which by itself it makes more of."""
+    factor, longest = pipeline.vae_scale_factor_temporal, parameters_of(pipeline)["segment_frame_length"].default
+    return int(min(longest, max(1, -(-(num_frames - 1) // factor)) * factor + 1))
 
 
 def longest_chunk(pipeline: Any) -> int:
@@ -71,10 +90,29 @@ def longest_chunk(pipeline: Any) -> int:
     return int((positions - 1) // factor * factor + 1)
 
 
+def lengthened(pipeline: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments with control clips as long as what is made, which a VAE may need some frames longer than was asked
+    for: their last frame stands still."""
+    found = dict(arguments)
+    count = found.get(frame_count(parameters_of(pipeline)) or "")
+    names = {*parameters_for(pipeline).values(), *(["video"] if _takes_tensors(pipeline) else [])}
+    for name in names & set(found) if isinstance(count, int) else ():
+        clip = found[name]
+        if isinstance(clip, list):
+            found[name] = clip + clip[-1:] * (count - len(clip))
+        elif clip.shape[2] < count:
+            found[name] = clip[:, :, [*range(clip.shape[2]), *[-1] * (count - clip.shape[2])]]
+    return found
+
+
+def _takes_tensors(pipeline: Any) -> bool:
+    return stock_name(type(pipeline).__name__).startswith("EasyAnimate")
+
+
 def as_taken(pipeline: Any, name: str, pictures: Sequence[Image.Image]) -> list[Image.Image] | torch.Tensor:
     """A clip as a pipeline takes it: a list of pictures; of EasyAnimate's (1, C, T, H, W) float32, of three channels in
     [0, 1], or of one, 0 and 255, for a mask."""
-    if not stock_name(type(pipeline).__name__).startswith("EasyAnimate"):
+    if not _takes_tensors(pipeline):
         return list(pictures)
     import numpy as np
     import torch

@@ -14,7 +14,8 @@ from PIL.PngImagePlugin import PngInfo
 from modelgrow.surgery import GenerateError, strict_json
 from modelgrow.surgery.disk import as_output_error
 
-from .arguments import FRAME_COUNTS, parameters_of, recommended, required
+from .arguments import recommended
+from .parameters import FRAME_COUNTS, parameters_of, required
 from .provenance import dtype_name, origin
 
 if TYPE_CHECKING:

@@ -13,9 +13,11 @@ import torch
 
 from modelgrow.surgery import GenerateError
 
-from .arguments import FRAME_COUNTS, POSITIVE, resolve
+from .arguments import POSITIVE, resolve
 from .clip_length import decodable, trimmed
+from .controls import lengthened
 from .mended import mended
+from .parameters import FRAME_COUNTS
 from .provenance import describe, dtype_name
 
 if TYPE_CHECKING:
@@ -32,10 +34,14 @@ class GenerateOptions:
     prompt: str | None = None
     image: str | None = None
     """File of the picture that the clip starts from."""
+    last_image: str | None = None
+    """File of the picture that it ends with."""
     video: str | None = None
     """File of the clip that is made anew, `strength` deciding how far."""
     strength: float | None = None
     """Above 0 and at most 1, which leaves nothing of the clip."""
+    controls: Mapping[str, str] | None = None
+    """Files of control clips, by the names in `controls.NAMES`."""
     negative_prompt: str | None = None
     num_frames: int | None = None
     height: int | None = None
@@ -90,7 +96,8 @@ def generate(
     """
     arguments, fps = resolve(pipeline, options, video, extra or {})
     generator = torch.Generator("cpu").manual_seed(options.seed)
-    output = _run(pipeline, {**decodable(pipeline, arguments), "generator": generator}, progress)
+    called = lengthened(pipeline, decodable(pipeline, arguments))
+    output = _run(pipeline, {**called, "generator": generator}, progress)
     frames = trimmed(_to_array(getattr(output, "frames", None), pipeline), arguments)
     if not np.isfinite(frames).all():
         raise GenerateError(

@@ -46,6 +46,18 @@ def read_video(path: Path, *, limit: int | None = None) -> list[Image.Image]:
     return frames
 
 
+def frame_rate(path: Path) -> float | None:
+    """Frames per second of a clip, if it says so. Raises `GenerateError`."""
+    if not path.is_file():
+        raise GenerateError(f"{path}: no such clip")
+    try:
+        with av.open(str(path), metadata_errors="ignore", options={"format_whitelist": _FORMATS}) as container:
+            rate = container.streams.video[0].average_rate
+    except (av.FFmpegError, IndexError) as error:
+        raise GenerateError(f"{path}: no clip that can be read: {error}. Convert it to MP4") from error
+    return float(rate) if rate else None
+
+
 def as_pictures(frames: np.ndarray) -> list[Image.Image]:
     """Of `(T, H, W, 3)`, uint8."""
     return [Image.fromarray(frame) for frame in frames]

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from diffusers import UNetSpatioTemporalConditionModel
 
-from .arguments import parameters_of
 from .memory import DENOISERS
 from .one_clip import one_clip_at_a_time
+from .parameters import parameters_of
 
 if TYPE_CHECKING:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 from modelgrow.surgery import GenerateError
 from modelgrow.surgery.staging import check_output
 
-from .arguments import parameters_of, recommended
+from .arguments import recommended
 from .export import check_target, save_clip
 from .first_frame import make_first_frame, save_first_frame
 from .generate import Generated, GenerateOptions, Progress, generate
 from .load import load_pipeline, resolve_device
 from .low_memory import offload_for, save_memory
 from .memory import watched
+from .parameters import parameters_of
 from .text.llm import read_with
 
 if TYPE_CHECKING:
@@ -98,7 +99,8 @@ def produce(
         GrowError: Something of it can't be loaded, made or written; what was complete by then stays.
     """
     loading, telling = loading or Loading(), telling or Telling()
-    inputs = [Path(path) for path in (options.image, options.video) if path is not None]
+    files_read = (options.image, options.last_image, options.video, *(options.controls or {}).values())
+    inputs = [Path(path) for path in files_read if path is not None]
     second_path = output.with_stem(f"{output.stem}-{second_stage[0]}x{second_stage[1]}") if second_stage else None
     for path in (output, *([second_path] if second_path else [])):
         check_target(path, overwrite=overwrite, inputs=inputs)

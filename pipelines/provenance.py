@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .arguments import FRAME_COUNTS, FRAME_RATES, SET_HERE, parameters_of
+from .arguments import FRAME_RATES, SET_HERE
 from .foundation import is_foundation
+from .parameters import FRAME_COUNTS, parameters_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,7 +37,7 @@ def describe(
         "revision": revision,
         "pipeline": type(pipeline).__name__,
         "prompt": options.prompt,
-        **{name: getattr(options, name) for name in ("image", "video") if getattr(options, name) is not None},
+        **_files(options),
         "negative_prompt": given.get("negative_prompt"),
         "seed": options.seed,
         **made,
@@ -52,6 +53,13 @@ def describe(
         "notes": _notes(arguments, made),
         "frames_sha256": hashlib.sha256(frames.tobytes()).hexdigest(),
     }
+
+
+def _files(options: GenerateOptions) -> dict[str, Any]:
+    """What the clip was made from, besides the prompt."""
+    pictures = {"image": options.image, "last_image": options.last_image, "video": options.video}
+    controls = None if options.controls is None else dict(options.controls)
+    return {name: value for name, value in {**pictures, "controls": controls}.items() if value is not None}
 
 
 def _notes(arguments: Mapping[str, Any], made: Mapping[str, int]) -> list[str]:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from PIL import Image
 
-from modelgrow.pipelines.arguments import parameters_of, required
+from modelgrow.pipelines.given import needs_last
 from modelgrow.pipelines.inputs import read_image
+from modelgrow.pipelines.parameters import parameters_of, required
 from modelgrow.surgery import TrainError
 
 from .batch import generator_of
@@ -53,13 +54,6 @@ def needs_image(pipeline: Any) -> bool:
         return False
     named = any(kind in type(pipeline).__name__ for kind in ("ImageToVideo", "VideoToWorld"))
     return named or "prompt" not in parameters or "image" in required(parameters)
-
-
-def needs_last(pipeline: Any) -> bool:
-    """Whether the model reads the clip's last frame too, as Wan 2.1's for first and last frame."""
-    model = getattr(pipeline, "transformer", None)
-    both = model is not None and model.config.get("pos_embed_seq_len") is not None
-    return both and LAST_NAME in parameters_of(pipeline)
 
 
 @dataclass(frozen=True, kw_only=True)

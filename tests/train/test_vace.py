@@ -10,12 +10,10 @@ import numpy as np
 import pytest
 import torch
 from clip_files import write_captioned, write_video
-from diffusers import FlowMatchEulerDiscreteScheduler, WanVACEPipeline
-from models import build
 from PIL import Image
 from tiny_from_images import tiny
-from tiny_pipelines import TRANSFORMER, VAE, text_encoder, tokenizer
 from tiny_runs import bytes_of, settings
+from tiny_vace import vace
 
 from modelgrow.pipelines.inputs import read_video
 from modelgrow.surgery import ExpandOptions, TrainError, execute, open_checkpoint, open_source, plan_expand, prepare
@@ -28,23 +26,11 @@ from modelgrow.train.run import train
 
 SIZE = {"num_frames": 5, "height": 32, "width": 48}
 PROMPT = "a red circle moves right"
-FACTOR = 2
-"""Pixels a side of a latent, without the patches that this pipeline does not know of."""
-UNPATCHED = {**VAE, "patch_size": None, "in_channels": 3, "out_channels": 3, "scale_factor_spatial": FACTOR}
 
 
 @pytest.fixture(scope="module")
 def pipeline() -> Any:
-    read = {**TRANSFORMER, "vace_layers": (0, 1), "vace_in_channels": 8 + FACTOR**2}
-    made = WanVACEPipeline(
-        tokenizer=tokenizer(),
-        text_encoder=text_encoder(),
-        vae=build("AutoencoderKLWan", UNPATCHED, seed=1),
-        transformer=build("WanVACETransformer3DModel", read),
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
-    )
-    made.set_progress_bar_config(disable=True)
-    return made
+    return vace()
 
 
 def recorded_call(pipeline: Any, **given: Any) -> tuple[dict[str, Any], torch.Tensor]:
