@@ -111,9 +111,17 @@ def test_sound_alone_is_no_video(tmp_path: Path) -> None:
         open_clips(str(tmp_path), captions=False)
 
 
+@pytest.mark.parametrize("spec", ["./nothing", "-/nothing", "../nothing", "nothing", "a/b/c"])
+def test_nothing_of_that_name(spec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paths are not looked for on the Hub."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=r"no such folder or file, no Hub id"):
+        open_clips(spec)
+
+
 def test_captions_are_not_needed_by_models_that_read_none(tmp_path: Path) -> None:
     write_video(tmp_path / "silent.mp4")
-    with pytest.raises(DataError, match=r"none of its 1 clips can be used; the first: silent\.mp4: has no caption"):
+    with pytest.raises(DataError, match=r"none of its 1 clips can be used; the first: silent\.mp4: has no caption; a"):
         open_clips(str(tmp_path))
     (clip,) = open_clips(str(tmp_path), captions=False).clips
     assert clip.caption == ""

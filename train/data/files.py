@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from .found import Found, Listing
     from .media import Media
 
+_SILENT = "has no caption"
+
 
 @dataclass(frozen=True, kw_only=True)
 class FileSource:
@@ -121,7 +123,7 @@ class _Looked:
 
 def _look(found: Found, captions: bool, names: tuple[str, ...], wanted: Mapping[str, bool]) -> _Looked | Refused:
     if captions and not found.caption:
-        return Refused(name=found.key, reason="has no caption")
+        return Refused(name=found.key, reason=_SILENT)
     try:
         info = video.probe(found.media)
         digest = found.media.digest()
@@ -148,4 +150,6 @@ def _look(found: Found, captions: bool, names: tuple[str, ...], wanted: Mapping[
 def _nothing(refused: tuple[Refused, ...]) -> str:
     if not refused:
         return f"no videos there ({', '.join(video.SUFFIXES)}, or WebDataset's .tar)"
-    return f"none of its {len(refused)} clips can be used; the first: {refused[0].name}: {refused[0].reason}"
+    first = refused[0]
+    wanted = "; a .txt of its name beside it or a metadata list has it" if first.reason == _SILENT else ""
+    return f"none of its {len(refused)} clips can be used; the first: {first.name}: {first.reason}{wanted}"

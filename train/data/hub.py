@@ -16,7 +16,7 @@ _PATTERNS = [*(f"*{suffix}" for suffix in (*SUFFIXES, ".txt", ".tar")), *LISTS]
 
 def is_hub_id(spec: str) -> bool:
     """Whether it looks like owner/name."""
-    return re.fullmatch(r"[\w.-]+/[\w.-]+", spec, re.ASCII) is not None and ".." not in spec
+    return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", spec, re.ASCII) is not None and ".." not in spec
 
 
 def download(repo_id: str) -> Path:
