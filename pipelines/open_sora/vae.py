@@ -42,7 +42,7 @@ class AutoencoderKLOpenSora(ModelMixin, AutoencoderMixin, ConfigMixin):
     Args:
         spatial: Arguments of `AutoencoderKL`. Default: SDXL's VAE, as Open-Sora 1.2 has it.
         temporal: Arguments of `TemporalVAE`; None is without, every frame then has a latent frame of its own.
-        micro_frame_size: Frames coded together in time.
+        micro_frame_size: Frames coded together in time; None is all.
         micro_batch_size: Frames coded together by the 2D VAE; None is all.
         spatial_scale: Of the 2D latents. The reference has Stable Diffusion 1's 0.18215 in its code and takes no
             notice of what the 2D VAE's own config says (0.13025 for SDXL's); the temporal part was trained so.
@@ -58,7 +58,7 @@ class AutoencoderKLOpenSora(ModelMixin, AutoencoderMixin, ConfigMixin):
         self,
         spatial: Mapping[str, Any] = SDXL_VAE,
         temporal: Mapping[str, Any] | None = TEMPORAL,
-        micro_frame_size: int = 17,
+        micro_frame_size: int | None = 17,
         micro_batch_size: int | None = 4,
         spatial_scale: float = 0.18215,
         shift: Sequence[float] = _SHIFT,
@@ -115,16 +115,16 @@ class AutoencoderKLOpenSora(ModelMixin, AutoencoderMixin, ConfigMixin):
 
     def latent_frames(self, num_frames: int) -> int:
         """F for T frames: 5 for every 17, and a quarter of the rest, rounded up."""
-        whole, rest = divmod(num_frames, self.config.micro_frame_size)
-        factor = self.temporal_compression_ratio
-        return int(whole * ceil(self.config.micro_frame_size / factor) + ceil(rest / factor))
+        size, factor = self._chunk(num_frames), self.temporal_compression_ratio
+        whole, rest = divmod(num_frames, size)
+        return int(whole * ceil(size / factor) + ceil(rest / factor))
 
     def pixel_frames(self, latent_frames: int) -> int:
         """The fewest frames that make so many latent ones: 17 for 5, 1 for 1, 5 for 2."""
         factor = self.temporal_compression_ratio
-        chunk = ceil(self.config.micro_frame_size / factor)
-        whole, rest = divmod(latent_frames, chunk)
-        return int(whole * self.config.micro_frame_size + (factor * (rest - 1) + 1 if rest else 0))
+        size = self.config.micro_frame_size or factor * latent_frames + 1
+        whole, rest = divmod(latent_frames, ceil(size / factor))
+        return int(whole * size + (factor * (rest - 1) + 1 if rest else 0))
 
     @apply_forward_hook  # type: ignore[untyped-decorator]
     def encode(
@@ -198,7 +198,7 @@ class AutoencoderKLOpenSora(ModelMixin, AutoencoderMixin, ConfigMixin):
             return self._normalize(mean, log_variance, self.config.spatial_scale)
         drawn = torch.cat([output.sample(generator) if sample else output.mode() for output in outputs])
         spatial = (drawn * self.config.spatial_scale).unflatten(0, (len(x), -1)).transpose(1, 2)
-        chunks = [self.temporal_vae.encode(chunk) for chunk in spatial.split(self.config.micro_frame_size, dim=2)]
+        chunks = [self.temporal_vae.encode(chunk) for chunk in spatial.split(self._chunk(x.shape[2]), dim=2)]
         mean, log_variance = torch.cat(chunks, dim=2).float().chunk(2, dim=1)
         return self._normalize(mean, log_variance, 1.0)
 
@@ -212,7 +212,7 @@ class AutoencoderKLOpenSora(ModelMixin, AutoencoderMixin, ConfigMixin):
         raw = z.float() * self._table(self.config.scale, z) + self._table(self.config.shift, z)
         spatial = raw.to(self.dtype)
         if self.temporal_vae is not None:
-            size = self.config.micro_frame_size
+            size = self._chunk(num_frames)
             chunks = spatial.split(self.latent_frames(size), dim=2)
             counts = [min(size, num_frames - start) for start in range(0, num_frames, size)]
             spatial = torch.cat(
@@ -222,6 +222,10 @@ class AutoencoderKLOpenSora(ModelMixin, AutoencoderMixin, ConfigMixin):
         decoded = torch.cat([self.spatial_vae.decode(few).sample for few in frames.split(self._micro_batch(frames))])
         clips: torch.Tensor = decoded.unflatten(0, (len(z), -1)).transpose(1, 2)
         return clips
+
+    def _chunk(self, num_frames: int) -> int:
+        """Frames of a clip that are coded together."""
+        return int(self.config.micro_frame_size or num_frames)
 
     def _micro_batch(self, frames: torch.Tensor) -> int:
         return int(self.config.micro_batch_size or len(frames))

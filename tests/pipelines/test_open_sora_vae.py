@@ -93,6 +93,22 @@ def test_any_length_comes_back_and_chunks_do_not_see_each_other(vae: Any) -> Non
 
 
 @torch.no_grad()
+def test_all_frames_at_once(vae: Any) -> None:
+    """The reference's micro_frame_size = None: one chunk, as long as the clip."""
+    whole = AutoencoderKLOpenSora.from_config({**vae.config, "micro_frame_size": None}).eval()
+    whole.load_state_dict(vae.state_dict())
+    frames = torch.rand(2, 3, 23, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    assert [whole.latent_frames(count) for count in (1, 4, 5, 17, 23)] == [1, 1, 2, 5, 6]
+    assert [whole.pixel_frames(latent) for latent in (1, 2, 5, 6)] == [1, 5, 17, 21]
+    short, chunked = (model.encode(frames[:, :, :17]).latent_dist.mode() for model in (whole, vae))
+    assert torch.equal(short, chunked)
+    latents = whole.encode(frames).latent_dist.mode()
+    assert latents.shape[2] == 6
+    assert not torch.allclose(latents[:, :, :5], short, atol=1e-3)
+    assert whole.decode(latents, num_frames=23).sample.shape == frames.shape
+
+
+@torch.no_grad()
 def test_slicing_changes_nothing_and_tiling_little(vae: Any) -> None:
     frames = torch.rand(2, 3, 5, 48, 40, generator=torch.Generator().manual_seed(0)) * 2 - 1
     latents = vae.encode(frames).latent_dist.mode()

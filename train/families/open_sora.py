@@ -22,7 +22,8 @@ CAUSAL = False
 
 def length_factor(pipeline: Any) -> int:
     """Frames that the VAE codes together, 17, of which a clip has a multiple; without its temporal part, 1."""
-    return 1 if pipeline.vae.temporal_vae is None else int(pipeline.vae.config.micro_frame_size)
+    vae = pipeline.vae
+    return 1 if vae.temporal_vae is None else int(vae.config.micro_frame_size or vae.temporal_compression_ratio)
 
 
 def objective(pipeline: Any, settings: Settings) -> Objective:
