@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
-from tiny_runs import bytes_of, floats, launch, settings
+from tiny_runs import bytes_of, floats, launch, settings, tensors
 
 from modelgrow.surgery import Component, TrainError, open_checkpoint, open_source
 from modelgrow.train import quantize, setup
@@ -50,6 +51,15 @@ def test_the_result_is_the_base_and_what_was_trained(grown: Path, tmp_path: Path
     assert said[-1].startswith("torchao-int8: 24 of 36 linear layers are quantized")
     plain = train(settings(grown, tmp_path / "plain"))
     assert bytes_of(plain.model) != after
+
+
+@torchao
+def test_a_transformer_by_itself_is_quantized_too(grown: Path, tmp_path: Path) -> None:
+    inside = train(settings(grown, tmp_path / "inside", steps=3, **INT8))
+    shutil.copytree(grown / "transformer", tmp_path / "alone")
+    base = str(grown.parent / "base")
+    alone = train(settings(tmp_path / "alone", tmp_path / "run", steps=3, pipeline=base, **INT8))
+    assert tensors(alone.model) == bytes_of(inside.model)
 
 
 @torchao
