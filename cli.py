@@ -6,6 +6,7 @@ help and completion answer at once.
 
 from __future__ import annotations
 
+import errno
 import sys
 from typing import Annotated, NoReturn
 
@@ -67,9 +68,9 @@ for _module in (
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
+        from modelgrow.surgery.job import made_with
 
-        print(version("modelgrow"))
+        print(made_with().removeprefix("modelgrow "))
         raise typer.Exit
 
 
@@ -95,6 +96,10 @@ def main() -> None:
         app()
     except GrowError as error:
         _fail(str(error))
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        _fail(f"{error.filename or 'what is printed'}: can't be written: {error.strerror}")
 
 
 if __name__ == "__main__":

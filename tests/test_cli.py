@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from architectures import row_of
 from models import save
+
+from modelgrow import cli
 
 ROW = row_of("wan")
 Grow = Callable[..., tuple[int, str, str]]
@@ -170,3 +174,17 @@ def test_version(grow: Grow) -> None:
     code, out, _ = grow("--version")
     assert code == 0
     assert out.strip()[0].isdigit()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's device that is always full")
+def test_a_full_disk_below_what_is_printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """As in `grow expand --help > file`."""
+    full = Path("/dev/full").open("w", buffering=1)
+    monkeypatch.setattr(sys, "stdout", full)
+    monkeypatch.setattr(sys, "argv", ["grow", "expand", "--help"])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    with contextlib.suppress(OSError):
+        full.close()
+    assert caught.value.code == 1
+    assert capsys.readouterr().err == "error: what is printed: can't be written: No space left on device\n"
