@@ -179,12 +179,9 @@ def test_version(grow: Grow) -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's device that is always full")
 def test_a_full_disk_below_what_is_printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """As in `grow expand --help > file`."""
-    full = Path("/dev/full").open("w", buffering=1)
-    monkeypatch.setattr(sys, "stdout", full)
-    monkeypatch.setattr(sys, "argv", ["grow", "expand", "--help"])
-    with pytest.raises(SystemExit) as caught:
-        cli.main()
-    with contextlib.suppress(OSError):
-        full.close()
-    assert caught.value.code == 1
+    with contextlib.suppress(OSError), Path("/dev/full").open("w", buffering=1) as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        monkeypatch.setattr(sys, "argv", ["grow", "expand", "--help"])
+        with pytest.raises(SystemExit, match="1"):
+            cli.main()
     assert capsys.readouterr().err == "error: what is printed: can't be written: No space left on device\n"
