@@ -13,7 +13,15 @@ from .layers import Mlp, modulate, norm
 
 
 class OpenSoraBlock(nn.Module):
-    """The part of `STDiTBlock` and `STDiT3Block` that is alike. Which tokens attend to which is theirs to say."""
+    """The part of `STDiTBlock` and `STDiT3Block` that is alike. Which tokens attend to which is theirs to say.
+
+    Arguments that `forward` has in both, which makes (B, T * S, C) of the same:
+        hidden_states: The video's tokens, frame by frame.
+        encoder_hidden_states: (B, L, C).
+        encoder_attention_mask: (B, 1, 1, L) bool, True where a token counts.
+        modulation: (B, T or 1, 6, C): shift, scale and gate of the attention, then of the feed-forward.
+        frames: T.
+    """
 
     def __init__(self, width: int, heads: int, mlp_ratio: float, qk_norm: bool = False) -> None:
         super().__init__()

@@ -7,21 +7,19 @@ Shape letters: B samples, T frames in patches, S patches of a frame, C width, L 
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from diffusers.configuration_utils import register_to_config
 from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
-from diffusers.models.modeling_outputs import Transformer2DModelOutput
-from diffusers.utils import apply_lora_scale
 from torch import Tensor, nn
 
 from modelgrow.surgery import GenerateError
 
 from .attention import SelfAttention
-from .base import OpenSoraTransformer, as_output
+from .base import OpenSoraTransformer, Time
 from .block import OpenSoraBlock
-from .layers import modulate, unpatchify
+from .layers import modulate
 from .positions import KeepsFloat32, plane, sines
 
 
@@ -38,19 +36,14 @@ class STDiTBlock(OpenSoraBlock):
         encoder_hidden_states: Tensor,
         encoder_attention_mask: Tensor | None,
         modulation: Tensor,
-        time_gate: Tensor,
         frames: int,
+        time_gate: Tensor,
         positions: Tensor | None = None,
     ) -> Tensor:
-        """(B, T * S, C) to the same.
+        """See `OpenSoraBlock`.
 
         Args:
-            hidden_states: The video's tokens, frame by frame.
-            encoder_hidden_states: (B, L, C).
-            encoder_attention_mask: (B, 1, 1, L) bool, True where a token counts.
-            modulation: (B, T or 1, 6, C): shift, scale and gate of the attention, then of the feed-forward.
             time_gate: (B, 1, 1, C), what gates the attention among frames, less the block's own table.
-            frames: T.
             positions: (1, T, 1, C), added to what the attention among frames reads, not to the stream itself.
         """
         rows = self.scale_shift_table + modulation
@@ -83,19 +76,12 @@ class STDiTTransformer3DModel(KeepsFloat32, OpenSoraTransformer):
     reference's names and defaults, which are those of STDiT-XL/2 for an image. In 16 bits it is not to the bit the
     reference, which rounds timesteps and positions; here they are float32.
 
-    Args:
+    It predicts noise, for timesteps up to 999, and does not read fps, height and width.
+
+    Args, beside those of `OpenSoraTransformer`:
         input_size: Latent frames, height and width, (16, 32, 32) for 16 frames of 256 x 256 pixels. Its position
-            tables fit no others.
-        in_channels: Of the latents.
-        patch_size: Frames, height and width that make a token.
-        hidden_size: C.
+            tables fit no others: `forward` raises `GenerateError`.
         depth: Blocks.
-        num_heads: Of every attention.
-        mlp_ratio: Width of the feed-forward over C.
-        class_dropout_prob: Share of the prompts that training replaces by the null caption, for whoever trains.
-        pred_sigma: Whether there are as many channels of variance behind those of the noise.
-        caption_channels: D.
-        model_max_length: L of the null caption.
         space_scale, time_scale: Positions are divided by these; 0.5 and 1 for 256 x 256 pixels.
         temporal_position_block: The block that adds the table of frame positions. The reference's first one does; it
             keeps doing so when blocks are put before it.
@@ -130,7 +116,7 @@ class STDiTTransformer3DModel(KeepsFloat32, OpenSoraTransformer):
     ) -> None:
         super().__init__()
         frames, rows, columns = (size // patch for size, patch in zip(input_size, patch_size, strict=True))
-        self.grid = (frames, rows, columns)
+        self.grid: tuple[int, int, int] = (frames, rows, columns)
         times, down, across = (
             torch.arange(count, dtype=torch.float64) / scale
             for count, scale in zip(self.grid, (time_scale, space_scale, space_scale), strict=True)
@@ -140,54 +126,23 @@ class STDiTTransformer3DModel(KeepsFloat32, OpenSoraTransformer):
         self._build_shell(caption_channels, model_max_length, patch_size)
         self.blocks = nn.ModuleList(STDiTBlock(hidden_size, num_heads, mlp_ratio) for _ in range(depth))
 
-    @apply_lora_scale("attention_kwargs")  # type: ignore[untyped-decorator]
-    def forward(
-        self,
-        hidden_states: Tensor,
-        timestep: Tensor | float,
-        encoder_hidden_states: Tensor,
-        encoder_attention_mask: Tensor | None = None,
-        frame_mask: Tensor | None = None,
-        fps: Tensor | None = None,
-        height: Tensor | None = None,
-        width: Tensor | None = None,
-        attention_kwargs: dict[str, Any] | None = None,
-        return_dict: bool = True,
-    ) -> Transformer2DModelOutput | tuple[Tensor]:
-        """Noise, and its variance behind it: (B, 2 * in_channels, *input_size) float32.
-
-        Args:
-            hidden_states: (B, in_channels, *input_size), noisy latents.
-            timestep: (B,), from 0, clean, to 999, noise; or one for all.
-            encoder_hidden_states: (B, L, D), T5's.
-            encoder_attention_mask: (B, L), 1 where a token counts; (B / 2, L) stands for both halves of guidance.
-                None is all.
-            frame_mask: (B, frames) bool, True where a frame is denoised; others are given, and at timestep 0. None is
-                all.
-            fps, height, width: Not read; Open-Sora 1.2 has them.
-            attention_kwargs: `scale`, of LoRA layers.
-            return_dict: Whether to return an object instead of a tuple.
-
-        Raises:
-            GenerateError: The latents have another size, or something has not a row for each sample.
-        """
-        size, dtype = hidden_states.shape[2:], self.x_embedder.proj.weight.dtype
-        if tuple(size) != tuple(self.config.input_size):
+    def _embed(
+        self, latents: Tensor, fps: Tensor | None, height: Tensor | None, width: Tensor | None
+    ) -> tuple[Tensor, tuple[int, int, int], float]:
+        if tuple(latents.shape[2:]) != tuple(self.config.input_size):
             raise GenerateError(
-                f"latents of {list(size)} (frames, height, width): this model's position tables are for "
+                f"latents of {list(latents.shape[2:])} (frames, height, width): this model's position tables are for "
                 f"{list(self.config.input_size)}, as config.json says in input_size"
             )
-        tokens = (self.x_embedder(hidden_states.to(dtype)) + self.pos_embed).to(dtype).flatten(1, 2)
-        frames = self.grid[0]
-        frame_mask = self._read_frame_mask(frame_mask, tokens, frames)
-        time = self._read_time(timestep, frame_mask, tokens)
+        tokens = (self.x_embedder(latents) + self.pos_embed).to(latents.dtype)
+        return tokens.flatten(1, 2), self.grid, 0.0
+
+    def _run_blocks(self, tokens: Tensor, text: Tensor, mask: Tensor | None, time: Time) -> Tensor:
         # The gate of the attention among frames is the timestep's for given frames too: the reference's weights know
         # nothing else.
         time_gate = time.rows[:, :, 2:3]
-        text, mask = self._read_text(encoder_hidden_states, encoder_attention_mask, dtype)
         positions = self.pos_embed_temporal[:, :, None]
         for number, block in enumerate(self.blocks):
             added = positions if number == self.config.temporal_position_block else None
-            tokens = self._run(block, tokens, text, mask, time.by_frame, time_gate, frames, added)
-        patches = self.final_layer(tokens, time.now, time.clean, frame_mask)
-        return as_output(unpatchify(patches, self.grid, self.patch, size), return_dict)
+            tokens = self._run(block, tokens, text, mask, time.by_frame, time.frames, time_gate, added)
+        return tokens

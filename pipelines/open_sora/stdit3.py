@@ -7,19 +7,17 @@ Shape letters: B samples, T frames in patches, S patches of a frame, C width, L 
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from diffusers.configuration_utils import register_to_config
-from diffusers.models.modeling_outputs import Transformer2DModelOutput
-from diffusers.utils import apply_lora_scale
 from torch import Tensor, nn
 
 from modelgrow.surgery import GenerateError
 
-from .base import OpenSoraTransformer, as_output
+from .base import OpenSoraTransformer, Time
 from .block import OpenSoraBlock
-from .layers import ScalarEmbedder, modulate, repeat_rows, unpatchify
+from .layers import ScalarEmbedder, modulate, repeat_rows
 from .positions import RotaryTime, scaled_plane
 
 
@@ -39,14 +37,9 @@ class STDiT3Block(OpenSoraBlock):
         frames: int,
         rotary_emb: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        """(B, T * S, C) to the same.
+        """See `OpenSoraBlock`.
 
         Args:
-            hidden_states: The video's tokens, frame by frame.
-            encoder_hidden_states: (B, L, C).
-            encoder_attention_mask: (B, 1, 1, L) bool, True where a token counts.
-            modulation: (B, T or 1, 6, C): shift, scale and gate of the attention, then of the feed-forward.
-            frames: T.
             rotary_emb: Cosines and sines for a temporal block, each (T, width of a head).
         """
         rows = self.scale_shift_table + modulation
@@ -74,19 +67,13 @@ class STDiT3Transformer3DModel(OpenSoraTransformer):
     In 16 bits it is not to the bit the reference, which rounds timesteps, positions and rotations to the model's dtype;
     here they are float32. In float32 they agree.
 
-    Args:
+    It predicts the velocity, clean minus noise, for timesteps up to 1000 and latents of any size. `forward` raises
+    `GenerateError` without fps, height or width.
+
+    Args, beside those of `OpenSoraTransformer`:
         input_sq_size: Side in pixels of the square whose positions are not scaled.
-        in_channels: Of the latents.
-        patch_size: Frames, height and width that make a token.
-        hidden_size: C.
         depth: Spatial blocks; there are as many temporal ones.
-        num_heads: Of every attention.
-        mlp_ratio: Width of the feed-forward over C.
-        class_dropout_prob: Share of the prompts that training replaces by the null caption, for whoever trains.
-        pred_sigma: Whether there are as many channels of variance behind those of the velocity.
         qk_norm: Whether queries and keys of self-attention are normalized.
-        caption_channels: D.
-        model_max_length: L of the null caption.
     """
 
     __module__ = "modelgrow.pipelines"
@@ -120,55 +107,24 @@ class STDiT3Transformer3DModel(OpenSoraTransformer):
             for temporal in (False, True)
         )
 
-    @apply_lora_scale("attention_kwargs")  # type: ignore[untyped-decorator]
-    def forward(
-        self,
-        hidden_states: Tensor,
-        timestep: Tensor | float,
-        encoder_hidden_states: Tensor,
-        encoder_attention_mask: Tensor | None = None,
-        frame_mask: Tensor | None = None,
-        fps: Tensor | None = None,
-        height: Tensor | None = None,
-        width: Tensor | None = None,
-        attention_kwargs: dict[str, Any] | None = None,
-        return_dict: bool = True,
-    ) -> Transformer2DModelOutput | tuple[Tensor]:
-        """Velocity, clean minus noise, and the unused variance behind it: (B, 2 * in_channels, frames, h, w) float32.
-
-        Args:
-            hidden_states: (B, in_channels, frames, h, w), noisy latents of any size.
-            timestep: (B,), from 0, clean, to 1000, noise; or one for all.
-            encoder_hidden_states: (B, L, D), T5's.
-            encoder_attention_mask: (B, L), 1 where a token counts; (B / 2, L) stands for both halves of guidance.
-                None is all.
-            frame_mask: (B, frames) bool, True where a frame is denoised; others are given, and at timestep 0. None is
-                all.
-            fps: (B,), frames per second of the clip; 120 for an image.
-            height, width: (B,), of the clip in pixels. A batch has one size: only the first is read.
-            attention_kwargs: `scale`, of LoRA layers.
-            return_dict: Whether to return an object instead of a tuple.
-
-        Raises:
-            GenerateError: fps, height or width is missing, or something has not a row for each sample.
-        """
+    def _embed(
+        self, latents: Tensor, fps: Tensor | None, height: Tensor | None, width: Tensor | None
+    ) -> tuple[Tensor, tuple[int, int, int], Tensor]:
         if fps is None or height is None or width is None:
             raise GenerateError("STDiT3Transformer3DModel needs fps, height and width, one number for each sample")
-        size, dtype = hidden_states.shape[2:], self.x_embedder.proj.weight.dtype
-        tokens = self.x_embedder(hidden_states.to(dtype))
+        tokens = self.x_embedder(latents)
         batch, frames = tokens.shape[:2]
-        rows, columns = (-(-length // patch) for length, patch in zip(size[1:], self.patch[1:], strict=True))
-        tokens = (tokens + self.positions(rows, columns, height, width)).to(dtype).flatten(1, 2)
-        speed = self.fps_embedder(repeat_rows(fps.to(tokens.device), batch, "fps"), dtype)
-        frame_mask = self._read_frame_mask(frame_mask, tokens, frames)
-        time = self._read_time(timestep, frame_mask, tokens, speed)
-        text, mask = self._read_text(encoder_hidden_states, encoder_attention_mask, dtype)
-        rotary_emb = self.rope(frames)
+        rows, columns = (-(-length // patch) for length, patch in zip(latents.shape[3:], self.patch[1:], strict=True))
+        tokens = (tokens + self.positions(rows, columns, height, width)).to(latents.dtype)
+        speed = self.fps_embedder(repeat_rows(fps.to(tokens.device), batch, "fps"), latents.dtype)
+        return tokens.flatten(1, 2), (frames, rows, columns), speed
+
+    def _run_blocks(self, tokens: Tensor, text: Tensor, mask: Tensor | None, time: Time) -> Tensor:
+        rotary_emb = self.rope(time.frames)
         for spatial, temporal in zip(self.spatial_blocks, self.temporal_blocks, strict=True):
-            tokens = self._run(spatial, tokens, text, mask, time.by_frame, frames)
-            tokens = self._run(temporal, tokens, text, mask, time.by_frame, frames, rotary_emb)
-        patches = self.final_layer(tokens, time.now, time.clean, frame_mask)
-        return as_output(unpatchify(patches, (frames, rows, columns), self.patch, size), return_dict)
+            tokens = self._run(spatial, tokens, text, mask, time.by_frame, time.frames)
+            tokens = self._run(temporal, tokens, text, mask, time.by_frame, time.frames, rotary_emb)
+        return tokens
 
     def positions(self, rows: int, columns: int, height: Tensor, width: Tensor) -> Tensor:
         """(1, S, C) float32, for a clip of `height` by `width` pixels, each (B,), of which the first is read."""
