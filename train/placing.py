@@ -73,5 +73,7 @@ class Parts:
     def _move(self, names: Iterable[str], device: torch.device) -> None:
         for name in names:
             part = getattr(self.pipeline, name)
-            if next(part.parameters()).device != device:
+            held = next(part.parameters(), None)
+            # Cosmos' safety checker has no parameters, and moves models that it holds apart.
+            if held is None or held.device != device:
                 part.to(device)
