@@ -181,8 +181,7 @@ def _line(progress: Progress) -> str:
 def _show(result: Result) -> None:
     out = console()
     out.print(
-        f"{result.steps} steps, {count(result.trained_parameters)} parameters trained; "
-        f"loss {result.first_loss:.4f} to {result.last_loss:.4f}"
+        f"{result.steps} steps, {count(result.trained_parameters)} parameters trained; {_losses(result)}"
         + (f"; {result.validation:.4f} on held-out clips" if result.validation is not None else ""),
         highlight=False,
     )
@@ -197,3 +196,9 @@ def _show(result: Result) -> None:
     elif any((result.model / name).exists() for name in ("model_index.json", "config.json")):
         command = f"grow pack {result.model} --base BASE"
         out.print(f"weights that the base has too have changed: {command} packs the growth", highlight=False)
+
+
+def _losses(result: Result) -> str:
+    if result.first_loss is None or result.last_loss is None:
+        return "none was left to do: with more --steps it goes on"
+    return f"loss {result.first_loss:.4f} to {result.last_loss:.4f}"

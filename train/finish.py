@@ -109,7 +109,7 @@ def write_card(run: Run, loop: Loop, told: dict[str, Any], output: Path) -> None
         "schedule": run.settings.schedule,
         "cache_trunk": run.settings.cache_trunk,
         "first_loss": loop.first_loss,
-        "last_loss": sum(last) / len(last) if last else None,
+        "last_loss": sum(last) / len(last) if last else loop.average,
         "validation_loss": loop.validation,
         "device": f"{run.accelerator.num_processes} x {device}{', FSDP2' if run.is_split else ''}",
         "made_with": made_with(),

@@ -50,6 +50,8 @@ class Loop:
     changed: alarm.Changed | None = None
     losses: list[float] = field(default_factory=list)
     """Of this session's steps."""
+    average: float | None = None
+    """The running loss, over about the last 50 steps."""
     first_loss: float | None = None
     """Mean of the whole run's first steps, 20 of them at most."""
     validation: float | None = None
@@ -59,7 +61,6 @@ class Loop:
     """Bytes that steps took on a GPU, what comes between them left out; 0 elsewhere."""
     _adam: torch.optim.Optimizer = field(init=False)
     """torch's or bitsandbytes', without what accelerate wraps around it."""
-    _average: float | None = None
 
     def __post_init__(self) -> None:
         run, settings = self.run, self.run.settings
@@ -180,14 +181,14 @@ class Loop:
         self.losses.append(loss)
         if first == 0 and len(self.losses) <= EDGE:
             self.first_loss = sum(self.losses) / len(self.losses)
-        self._average = loss if self._average is None else 0.98 * self._average + 0.02 * loss
+        self.average = loss if self.average is None else 0.98 * self.average + 0.02 * loss
         samples = settings.batch_size * settings.accumulate * self.run.accelerator.num_processes
         rate = self.optimizer.param_groups[0]["lr"]
         self.report(
             Progress(
                 step=self.step,
                 steps=settings.steps,
-                loss=self._average,
+                loss=self.average,
                 validation=self.validation,
                 learning_rate=rate,
                 samples_per_second=samples * (self.step - first) / seconds,
@@ -200,7 +201,7 @@ class Loop:
 
     def _save(self) -> None:
         run = self.run
-        judged = self._average if self.validation is None else self.validation
+        judged = self.average if self.validation is None else self.validation
         if judged is not None and judged < self.best_loss:
             self.best_loss, self.best_step = judged, self.step
         averaged = dict(zip(self.names, self.ema.shadow_params, strict=True)) if self.ema else {}
@@ -211,7 +212,7 @@ class Loop:
             ema={name: whole(value) for name, value in averaged.items()},
             best_loss=self.best_loss,
             best_step=self.best_step,
-            average=self._average,
+            average=self.average,
             first_loss=self.first_loss,
             seconds=self.seconds,
         )
@@ -253,4 +254,4 @@ class Loop:
             self.ema.shadow_params = [split_like(state.ema[name], p) for name, p in self.run.trained]
             self.ema.optimization_step = state.step
         self.step, self.best_loss, self.best_step = state.step, state.best_loss, state.best_step
-        self._average, self.first_loss, self.seconds = state.average, state.first_loss, state.seconds
+        self.average, self.first_loss, self.seconds = state.average, state.first_loss, state.seconds

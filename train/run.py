@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from modelgrow.surgery import TrainError
@@ -42,9 +43,9 @@ class Result:
     growth: Path | None
     """The growth by itself, for its base; None for a LoRA, and where weights trained that the base has too."""
     steps: int
-    first_loss: float
-    last_loss: float
-    """Means over the first and the last 20 steps of this session."""
+    first_loss: float | None
+    last_loss: float | None
+    """Means over the first and the last 20 steps of this session; None if it had none left to do."""
     validation: float | None
     """Loss on held-out clips at the end."""
     trained_parameters: int
@@ -121,13 +122,12 @@ def train(
     loop.train()
     model, growth = finish(run, loop, tell)
     run.accelerator.end_training()
-    edge = min(EDGE, len(loop.losses)) or 1
     return Result(
         model=model,
         growth=growth,
         steps=loop.step,
-        first_loss=sum(loop.losses[:edge]) / edge,
-        last_loss=sum(loop.losses[-edge:]) / edge,
+        first_loss=fmean(loop.losses[:EDGE]) if loop.losses else None,
+        last_loss=fmean(loop.losses[-EDGE:]) if loop.losses else None,
         validation=loop.validation,
         trained_parameters=sum(parameter.numel() for _, parameter in run.trained),
         changed=loop.changed,

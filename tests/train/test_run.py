@@ -113,6 +113,10 @@ def test_a_finished_run_goes_on_for_longer(grown: Path, tmp_path: Path) -> None:
     assert bytes_of(longer.model) == bytes_of(whole.model)
     assert said[0].startswith("shapes:2-3:8: 8 clips (8 of 5 x 32 x 32), 100% of their frames")
     assert said[-1] == "going on from step 2 of 4"
+    again = train(settings(grown, tmp_path / "run", steps=4, keep=3))
+    assert (again.first_loss, again.last_loss) == (None, None)
+    assert bytes_of(again.model) == bytes_of(longer.model)
+    assert "unknown" not in (again.model / "README.md").read_text()
     train(settings(grown, tmp_path / "linear", steps=2, schedule="linear"))
     with pytest.raises(TrainError, match=r"steps was 2, is 4"):
         train(settings(grown, tmp_path / "linear", steps=4, schedule="linear"))

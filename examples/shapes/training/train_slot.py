@@ -40,9 +40,9 @@ def main() -> None:
         ),
         wrap=partial(CountedText, kept=KEPT_OF_ANY),
     )
-    print(
-        f"{result.model}: loss {result.first_loss:.4f} to {result.last_loss:.4f} in {result.seconds / 60:.0f} minutes"
-    )
+    if result.first_loss is not None and result.last_loss is not None:
+        print(f"loss {result.first_loss:.4f} to {result.last_loss:.4f} in {result.seconds / 60:.0f} minutes")
+    print(result.model)
 
 
 if __name__ == "__main__":
