@@ -95,8 +95,10 @@ def lengthened(pipeline: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
     for: their last frame stands still."""
     found = dict(arguments)
     count = found.get(frame_count(parameters_of(pipeline)) or "")
+    if not isinstance(count, int):
+        return found
     names = {*parameters_for(pipeline).values(), *(["video"] if _takes_tensors(pipeline) else [])}
-    for name in names & set(found) if isinstance(count, int) else ():
+    for name in names & set(found):
         clip = found[name]
         if isinstance(clip, list):
             found[name] = clip + clip[-1:] * (count - len(clip))

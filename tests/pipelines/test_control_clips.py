@@ -118,7 +118,7 @@ def test_cosmos_transfer(files: dict[str, str], monkeypatch: pytest.MonkeyPatch)
 def test_easyanimate_control(files: dict[str, str]) -> None:
     """Its pipeline in diffusers 0.42 can't run as it is; afterwards it is as it was."""
     pipeline = control()
-    size = {"height": 32, "width": 32, "num_frames": 5}
+    size: dict[str, Any] = {"height": 32, "width": 32, "num_frames": 5}
     clip = made(pipeline, files, "control_video", **size)
     assert clip.frames.shape == (5, 32, 32, 3)
     assert not np.array_equal(
@@ -135,7 +135,7 @@ def test_easyanimate_mask(files: dict[str, str]) -> None:
     clips = control_arguments(pipeline, {"mask_video": read_video(Path(files["mask_video"]))})
     assert clips["mask_video"].shape == (1, 1, 12, 288, 384)
     assert set(clips["mask_video"].unique().tolist()) == {0.0, 255.0}
-    size = {"height": 32, "width": 32, "num_frames": 5}
+    size: dict[str, Any] = {"height": 32, "width": 32, "num_frames": 5}
     clip = made(pipeline, files, "mask_video", video=files["control_video"], **size)
     other = made(pipeline, {"mask_video": files["pose_video"]}, "mask_video", video=files["control_video"], **size)
     assert not np.array_equal(clip.frames, other.frames)
@@ -148,7 +148,7 @@ def test_easyanimate_mask(files: dict[str, str]) -> None:
 def test_a_last_picture(files: dict[str, str], tmp_path: Path) -> None:
     pipeline = tiny("wan-flf2v")
     sizes = dict(zip(("num_frames", "height", "width"), SIZES["wan-flf2v"], strict=True))
-    options = {"prompt": PROMPT, "image": files["image"], "num_inference_steps": 2, **sizes}
+    options: dict[str, Any] = {"prompt": PROMPT, "image": files["image"], "num_inference_steps": 2, **sizes}
     clip = generate(pipeline, GenerateOptions(last_image=files["last"], **options))
     assert clip.settings["last_image"] == files["last"]
     assert not np.array_equal(
