@@ -14,6 +14,7 @@ from modelgrow.surgery.packed import GROWTH_NAME, read_packed
 from modelgrow.surgery.slot import slot_of
 from modelgrow.surgery.trace import names_after, rename
 
+from . import motion_adapter
 from .base_check import check_base
 from .dtypes import FROM_STORED
 from .models import model_class
@@ -59,6 +60,9 @@ def load_growth(model: M, growth: str | Path, *, component: str | None = None) -
     pipeline: Any = model
     parts = _parts(pipeline, packed, component)
     grown = {name: _grow(getattr(pipeline, name), part, packed, name, pipeline) for name, part in parts.items()}
+    if motion_adapter.NAME in grown and motion_adapter.PLACE not in grown:  # AnimateDiff runs the UNet that holds it
+        adapter = grown[motion_adapter.NAME]
+        grown[motion_adapter.PLACE] = motion_adapter.plug_again(pipeline.unet, adapter)
     pipeline.register_modules(**grown)
     if any(slot_of(part.config) for part in parts.values()):
         read_along(pipeline)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from modelgrow.surgery import GenerateError, Source
+from modelgrow.surgery.errors import first_line
 
 from .dtypes import resolve_dtype
 from .load import load_pipeline, resolve_device
@@ -30,6 +31,15 @@ SCHEDULE: dict[str, Any] = {
 }
 """Of the noise. Published adapters were trained with linear betas, whatever their Stable Diffusion was trained with
 (AnimateDiff, configs/training: noise_scheduler_kwargs); diffusers' documentation says the same for all of them."""
+_TOLD = {
+    "motion_layers_per_block": "layers_per_block",
+    "motion_max_seq_length": "motion_max_seq_length",
+    "motion_num_attention_heads": "motion_num_attention_heads",
+    "motion_transformer_layers_per_block": "temporal_transformer_layers_per_block",
+    "motion_transformer_layers_per_mid_block": "temporal_transformer_layers_per_mid_block",
+    "use_motion_mid_block": "use_motion_mid_block",
+}
+"""Keys of an adapter's config -> what `UNetMotionModel.from_unet2d` makes of them."""
 _WIDTHS = [320, 640, 1280, 1280]
 _SAME: tuple[tuple[str, str, Any], ...] = (
     ("block_out_channels", "block_out_channels", _WIDTHS),
@@ -121,3 +131,22 @@ def plug_in(adapter: Checkpoint, pipeline: Source, *, device: str = "auto", dtyp
     made.register_modules(motion_adapter=None)  # plugged in, and not read again
     made.scheduler = DDIMScheduler.from_config(made.scheduler.config, **SCHEDULE)
     return made
+
+
+def plug_again(unet: Any, adapter: Any) -> Any:
+    """The UNet with another adapter in the place of the one that it holds: their own tensors, nothing copied.
+
+    Raises:
+        GenerateError: They do not fit.
+    """
+    from accelerate import init_empty_weights
+
+    told = {theirs: adapter.config[ours] for ours, theirs in _TOLD.items()}
+    with init_empty_weights(include_buffers=False):
+        made = type(unet).from_config({**unet.config, **told})
+    own = {name: tensor for name, tensor in unet.state_dict().items() if not is_motion(name)}
+    try:
+        made.load_state_dict({**own, **adapter.state_dict()}, assign=True)
+    except RuntimeError as error:
+        raise GenerateError(f"the motion adapter does not fit into the pipeline's unet: {first_line(error)}") from error
+    return made.train(unet.training)

@@ -97,5 +97,5 @@ def test_objective_follows_the_scheduler(pipeline: Any) -> None:
 
 
 def test_what_is_not_trained_yet_says_so() -> None:
-    with pytest.raises(TrainError, match="MotionAdapter can grow, but not be trained here yet"):
-        family_of("MotionAdapter")
+    with pytest.raises(TrainError, match="HomemadeTransformer3DModel can grow, but not be trained here yet"):
+        family_of("HomemadeTransformer3DModel")

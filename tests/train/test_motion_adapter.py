@@ -120,6 +120,8 @@ class TestAdapter:
         assert trained.growth is not None
         grown = load_growth(base, trained.growth)
         assert all(torch.equal(grown.state_dict()[name], tensor) for name, tensor in adapter.state_dict().items())
+        plugged: Any = AnimateDiffPipeline.from_pretrained(adapters / "sd", motion_adapter=base)
+        assert torch.equal(answer(load_growth(plugged, trained.growth).unet), expected)
         again = unpack(trained.growth / "growth.safetensors", adapters / "adapter", tmp_path / "again")
         assert tensors(again) == tensors(trained.model)
         untrained: Any = MotionAdapter.from_pretrained(adapters / "adapter-grown")
