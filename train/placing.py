@@ -12,6 +12,8 @@ from accelerate.utils.memory import clear_device_cache
 
 from modelgrow.pipelines.memory import DENOISERS
 
+from .quantize import bytes_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -51,6 +53,12 @@ class Parts:
         """
         self._rest()
         self._move([*self.called, *([] if split else [self.trained])], self.device)
+
+    @property
+    def called_bytes(self) -> int:
+        """Of what a step calls besides the model, on every process."""
+        models = [getattr(self.pipeline, name) for name in self.called]
+        return sum(bytes_of(tensor) for model in models for tensor in (*model.parameters(), *model.buffers()))
 
     @contextmanager
     def all_placed(self) -> Iterator[None]:

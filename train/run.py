@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -160,10 +160,12 @@ def predict(run: Run) -> Memory:
     )
     processes = run.accelerator.num_processes
     if is_zero(run.accelerator):
-        return memory.zero(processes)
-    if run.is_split:
-        return memory.split(processes)
-    return memory.doubled() if processes > 1 else memory
+        memory = memory.zero(processes)
+    elif run.is_split:
+        memory = memory.split(processes)
+    elif processes > 1:
+        memory = memory.doubled()
+    return replace(memory, weights=memory.weights + run.parts.called_bytes)
 
 
 def about_data(data: DataReport) -> list[str]:

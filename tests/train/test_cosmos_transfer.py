@@ -28,8 +28,9 @@ from modelgrow.train.families import cosmos, family_of
 from modelgrow.train.families import cosmos_transfer as family
 from modelgrow.train.memory import predict_memory
 from modelgrow.train.objectives import GivenFrames, RectifiedFlow
-from modelgrow.train.run import train
+from modelgrow.train.run import predict, train
 from modelgrow.train.settings import Settings, changed
+from modelgrow.train.setup import set_up
 
 # diffusers' UniPC hands tensors to numpy the old way.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -196,13 +197,13 @@ def test_memory_is_predicted_with_the_controlnet(pipeline: Any, device: str) -> 
     model = pipeline.transformer
     asked: list[Any] = []
 
-    def predict(stand_in: Any, given: Any) -> torch.Tensor:
+    def ask(stand_in: Any, given: Any) -> torch.Tensor:
         asked.append(given["noisy"])
         return family.predict(pipeline, stand_in, **given)
 
     found = predict_memory(
         model,
-        predict,
+        ask,
         {"noisy": noisy, "timesteps": timesteps, "text": text},
         optimizer="adamw",
         average=False,
@@ -298,6 +299,9 @@ def test_a_grown_model_trains_what_is_new(tmp_path: Path, monkeypatch: pytest.Mo
     assert (tmp_path / "run/previews/step-00000002-0.mp4").is_file()
     weights = "controlnet/diffusion_pytorch_model.safetensors"
     assert (result.model / weights).read_bytes() == (tmp_path / "base" / weights).read_bytes()
+    again = set_up(chosen, lambda _: None)
+    stepping = (again.model, again.pipeline.controlnet)
+    assert predict(again).weights == sum(tensor.nbytes for part in stepping for tensor in part.parameters())
     trained = load_pipeline(result.model, device="cpu")
     with torch.no_grad():
         assert not torch.equal(family.predict(trained, trained.transformer, *inputs(trained)), answers[0])
