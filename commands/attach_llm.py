@@ -10,7 +10,7 @@ import typer
 
 from .groups import Opening, Writing, grouped
 from .jobs import carry_out, show_provable
-from .options import AnatomyFiles, Ckpt, Components
+from .options import AnatomyFiles, Ckpt, Components, Stack
 
 if TYPE_CHECKING:
     from modelgrow.surgery import Job, Source
@@ -58,10 +58,7 @@ def attach_llm(
         str | None,
         typer.Option(metavar="LIST", help="Behind just these blocks: 0,2,4 or 20-29.", show_default=False),
     ] = None,
-    stack: Annotated[
-        str | None,
-        typer.Option(help="Which stack, where a model has several. Default: the main one.", show_default=False),
-    ] = None,
+    stack: Stack = None,
     width: Annotated[
         int | None,
         typer.Option(

@@ -9,7 +9,7 @@ import typer
 
 from .groups import Opening, Writing, grouped
 from .jobs import carry_out, show_provable, show_written
-from .options import AnatomyFiles, Ckpt, Components
+from .options import AnatomyFiles, Ckpt, Components, Stack
 
 if TYPE_CHECKING:
     from modelgrow.surgery import Job, Source
@@ -45,10 +45,7 @@ def expand(
         int | None,
         typer.Option(min=1, metavar="M", help="insert: copies follow every M-th block.", show_default=False),
     ] = None,
-    stack: Annotated[
-        str | None,
-        typer.Option(help="Which stack, where a model has several. Default: the main one.", show_default=False),
-    ] = None,
+    stack: Stack = None,
     component: Components = None,
     init: Annotated[
         Literal["zero", "copy"],

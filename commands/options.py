@@ -36,6 +36,10 @@ Components = Annotated[
         show_default=False,
     ),
 ]
+Stack = Annotated[
+    str | None,
+    typer.Option(help="Which stack, where a model has several. Default: the main one.", show_default=False),
+]
 AnatomyFiles = Annotated[
     list[Path] | None,
     typer.Option(

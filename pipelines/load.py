@@ -12,7 +12,7 @@ import torch
 from modelgrow.surgery import GenerateError, GrowError, SourceError, anatomies, open_checkpoint, open_source
 from modelgrow.surgery.errors import first_line
 from modelgrow.surgery.grown import stock_name
-from modelgrow.surgery.hub import download, open_repo
+from modelgrow.surgery.hub import download, is_hub_id, open_repo
 from modelgrow.surgery.hub_errors import explained
 from modelgrow.surgery.selection import GENERATION_NAME
 from modelgrow.surgery.source import PIPELINE_NAME
@@ -109,7 +109,7 @@ def locate(
         raise GenerateError(f"{path}: a file; generating needs a whole pipeline, a folder with {PIPELINE_NAME}")
     if path.is_dir():
         raise GenerateError(f"{path}: {_what_is(path)}")
-    if str(model).count("/") != 1:
+    if not is_hub_id(str(model)):
         raise GenerateError(
             f"{model}: no such folder, and not a Hub id (those look like Wan-AI/Wan2.1-T2V-1.3B-Diffusers)"
         )

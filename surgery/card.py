@@ -10,6 +10,8 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from .hub import is_hub_id
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -17,8 +19,6 @@ if TYPE_CHECKING:
     from .record import Record
     from .source import Source
     from .step import Step
-
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 
 def model_card(
@@ -65,7 +65,7 @@ def _front_matter(source: Source, checkpoints: Mapping[str, Checkpoint], base: s
     task = task_of(next(iter(classes)), pipeline)
     tags = ["modelgrow", *([task] if task else []), *classes]
     lines = ["---"]
-    if _HUB_ID.fullmatch(base):
+    if is_hub_id(base):
         lines += [f"base_model: {base}", "base_model_relation: adapter"]
     lines += ["library_name: diffusers", *([f"pipeline_tag: {task}"] if task else [])]
     return [*lines, "tags:", *(f"- {json.dumps(tag)}" for tag in tags), "---", ""]

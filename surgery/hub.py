@@ -6,6 +6,7 @@ errors become sentences. It is imported late: a path on the disk needs none of i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -25,6 +26,14 @@ _MAX_FETCH = 1 << 26
 """Bytes of a tensor that is fetched by itself: a table of positions has a few thousand."""
 _TRIES = 3
 _FIRST = (".gitattributes", "README.md", "model_index.json", "config.json")
+
+
+_ID = re.compile(r"[a-zA-Z0-9][\w.-]*/[a-zA-Z0-9_][\w.-]*", re.ASCII)
+
+
+def is_hub_id(text: str) -> bool:
+    """Whether it looks like owner/name."""
+    return _ID.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, kw_only=True)

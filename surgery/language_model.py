@@ -12,13 +12,12 @@ from typing import Any
 from . import strict_json
 from .checkpoint import CONFIG_NAME, has_weights
 from .errors import SourceError
-from .hub import download, fetch_file, open_repo
+from .hub import download, fetch_file, is_hub_id, open_repo
 from .regular import check_link, names_in
 
 COMPONENT = "llm"
 TOKENIZER = "llm_tokenizer"
 
-_HUB_ID = re.compile(r"[a-zA-Z0-9][\w.-]*/[a-zA-Z0-9_][\w.-]*", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
 _WIDTHS = ("hidden_size", "d_model", "n_embd", "dim")
 _DEPTHS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")
@@ -109,7 +108,7 @@ def open_language_model(
     if is_local:
         folder = Path(os.path.abspath(argument))
         commit = None
-    elif _HUB_ID.fullmatch(argument):
+    elif is_hub_id(argument):
         if with_weights:
             folder, elsewhere = _download(argument, revision, headers_only=headers_only)
         else:

@@ -8,7 +8,7 @@ Shape letters: B samples, C channels, T frames, F latent frames, H, W height and
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -56,31 +56,40 @@ def _res_blocks(inputs: int, outputs: int, count: int, groups: int) -> nn.Module
     return nn.ModuleList(ResBlock(inputs if number == 0 else outputs, outputs, groups) for number in range(count))
 
 
+class Levels(NamedTuple):
+    """What encoder and decoder are made of."""
+
+    filters: int
+    num_res_blocks: int
+    """On every level."""
+    multipliers: Sequence[int]
+    """Of `filters`, level by level."""
+    downsample: Sequence[bool]
+    """Whether the encoder halves the frames behind a level."""
+    groups: int
+    """Of every norm."""
+
+    @property
+    def widths(self) -> list[int]:
+        return [self.filters * multiplier for multiplier in self.multipliers]
+
+
 class TemporalEncoder(nn.Module):
     """2D latents -> moments of the temporal posterior."""
 
-    def __init__(
-        self,
-        channels: int,
-        moments: int,
-        filters: int,
-        num_res_blocks: int,
-        multipliers: Sequence[int],
-        downsample: Sequence[bool],
-        groups: int,
-    ) -> None:
+    def __init__(self, channels: int, moments: int, levels: Levels) -> None:
         super().__init__()
-        widths = [filters * multiplier for multiplier in multipliers]
-        self.conv_in = CausalConv3d(channels, filters, 3, bias=False)
+        widths, groups = levels.widths, levels.groups
+        self.conv_in = CausalConv3d(channels, levels.filters, 3, bias=False)
         self.block_res_blocks = nn.ModuleList(
-            _res_blocks(before, after, num_res_blocks, groups)
-            for before, after in zip([filters, *widths], widths, strict=False)
+            _res_blocks(before, after, levels.num_res_blocks, groups)
+            for before, after in zip([levels.filters, *widths], widths, strict=False)
         )
         self.conv_blocks = nn.ModuleList(
             CausalConv3d(width, width, 3, time_stride=2) if halve else nn.Identity()
-            for width, halve in zip(widths, downsample, strict=False)
+            for width, halve in zip(widths, levels.downsample, strict=False)
         )
-        self.res_blocks = _res_blocks(widths[-1], widths[-1], num_res_blocks, groups)
+        self.res_blocks = _res_blocks(widths[-1], widths[-1], levels.num_res_blocks, groups)
         self.norm1 = nn.GroupNorm(groups, widths[-1])
         self.conv2 = CausalConv3d(widths[-1], moments, 1)
 
@@ -99,27 +108,18 @@ class TemporalEncoder(nn.Module):
 class TemporalDecoder(nn.Module):
     """Latents -> 2D latents of four times as many frames."""
 
-    def __init__(
-        self,
-        channels: int,
-        latent: int,
-        filters: int,
-        num_res_blocks: int,
-        multipliers: Sequence[int],
-        downsample: Sequence[bool],
-        groups: int,
-    ) -> None:
+    def __init__(self, channels: int, latent: int, levels: Levels) -> None:
         super().__init__()
-        widths = [filters * multiplier for multiplier in multipliers]
+        widths, groups = levels.widths, levels.groups
         self.conv1 = CausalConv3d(latent, widths[-1], 3)
-        self.res_blocks = _res_blocks(widths[-1], widths[-1], num_res_blocks, groups)
+        self.res_blocks = _res_blocks(widths[-1], widths[-1], levels.num_res_blocks, groups)
         self.block_res_blocks = nn.ModuleList(
-            _res_blocks(before, after, num_res_blocks, groups)
+            _res_blocks(before, after, levels.num_res_blocks, groups)
             for before, after in zip([*widths[1:], widths[-1]], widths, strict=True)
         )
         self.conv_blocks = nn.ModuleList(
             CausalConv3d(width, 2 * width, 3) if double else nn.Identity()
-            for width, double in zip(widths[1:], downsample, strict=False)
+            for width, double in zip(widths[1:], levels.downsample, strict=False)
         )
         self.norm1 = nn.GroupNorm(groups, widths[0])
         self.conv_out = CausalConv3d(widths[0], channels, 3)
@@ -166,12 +166,12 @@ class TemporalVAE(nn.Module):
         num_groups: int = 32,
     ) -> None:
         super().__init__()
-        shared = (filters, num_res_blocks, channel_multipliers, temporal_downsample, num_groups)
+        levels = Levels(filters, num_res_blocks, channel_multipliers, temporal_downsample, num_groups)
         self.time_factor = 2 ** sum(temporal_downsample)
-        self.encoder = TemporalEncoder(in_out_channels, 2 * latent_embed_dim, *shared)
+        self.encoder = TemporalEncoder(in_out_channels, 2 * latent_embed_dim, levels)
         self.quant_conv = CausalConv3d(2 * latent_embed_dim, 2 * embed_dim, 1)
         self.post_quant_conv = CausalConv3d(embed_dim, latent_embed_dim, 1)
-        self.decoder = TemporalDecoder(in_out_channels, latent_embed_dim, *shared)
+        self.decoder = TemporalDecoder(in_out_channels, latent_embed_dim, levels)
 
     def encode(self, states: torch.Tensor) -> torch.Tensor:
         """(B, C, T, H, W) -> mean and log variance of the posterior, (B, 2C, ceil(T / time_factor), H, W)."""
