@@ -130,7 +130,7 @@ class TestRefusals:
         file = tmp_path / "two" / "model_index.json"
         index = json.loads(file.read_text())
         file.write_text(json.dumps({**index, "transformer_2": index["transformer"]}))
-        chosen = {"model": grown / "transformer", "output": tmp_path / "run", "pipeline": str(tmp_path / "two")}
+        chosen: dict[str, Any] = {"model": grown / "transformer", "output": tmp_path / "run", "pipeline": str(tmp_path / "two")}
         with pytest.raises(
             GrowError, match="two: transformer and transformer_2 are WanTransformer3DModel; say with --c"
         ):
