@@ -7,6 +7,7 @@ help and completion answer at once.
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from typing import Annotated, NoReturn
 
@@ -88,12 +89,18 @@ def _fail(message: str) -> NoReturn:
     sys.exit(1)
 
 
+def _at_home(word: str) -> str:
+    """A path from ~, where the shell has left it so: in --output=~/grown, or in quotes."""
+    option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    return f"{option}{equals}{os.path.expanduser(value)}" if value.startswith("~/") else word
+
+
 def main() -> None:
     """Entry point. A user's mistake is one message and exit code 1 (2 for usage), never a traceback."""
     from modelgrow.surgery.errors import GrowError
 
     try:
-        app()
+        app([_at_home(word) for word in sys.argv[1:]])
     except GrowError as error:
         _fail(str(error))
     except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -83,4 +84,6 @@ def say_written(output: Path) -> None:
 
 
 def slug(prompt: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:60] or "clip"
+    """A file's name for a prompt in any script, of at most 60 characters and so few bytes that a seed fits behind."""
+    words = re.sub(r"[\W_]+", "-", unicodedata.normalize("NFC", prompt.lower())).strip("-")
+    return words[:60].encode()[:200].decode(errors="ignore").strip("-") or "clip"

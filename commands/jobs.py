@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from .bars import moving_bytes
@@ -32,8 +33,11 @@ def show_written(job: Job, output: Path) -> None:
 
 def show_provable(job: Job, output: Path, *, base: str) -> None:
     """Likewise, and the command that proves it to be the same function as `base`."""
+    from modelgrow.surgery.errors import printable
+
     show_written(job, output)
-    console().print(f"prove it: grow verify {output} --base {base}", markup=False, highlight=False, soft_wrap=True)
+    proof = shlex.join(["grow", "verify", str(output), "--base", base])
+    console().print(f"prove it: {printable(proof)}", markup=False, highlight=False, soft_wrap=True)
 
 
 def carry_out(

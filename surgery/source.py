@@ -15,6 +15,7 @@ from .disguise import CONVERT, OTHER_WEIGHTS
 from .errors import CheckpointError, SourceError
 from .files import HERE, Files, Report
 from .grown import stock_name
+from .hub import is_hub_id
 from .regular import check_link, names_in
 from .selection import PIPELINE_NAME
 from .tensor import is_here
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PIPELINE_NAME", "Component", "Source", "choose", "components_of", "open_source"]
 
-_HUB_ID = re.compile(r"[a-zA-Z0-9][\w.-]*/[a-zA-Z0-9_][\w.-]*", re.ASCII)
+_HUB_PAGE = re.compile(r"https?://(?:www\.)?(?:huggingface|hf)\.co/([\w.-]+/[\w.-]+)", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,10 +91,11 @@ def open_source(
         CheckpointError: What is there is damaged.
     """
     if not (argument and os.path.lexists(argument)):
-        if not _HUB_ID.fullmatch(argument):
+        if not is_hub_id(argument):
+            page = _HUB_PAGE.match(argument)
+            example = page[1] if page else "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
             raise SourceError(
-                f"{argument[:300]!r}: no such folder or file, and not a Hub id (those look like "
-                "Wan-AI/Wan2.1-T2V-1.3B-Diffusers)"
+                f"{argument[:300]!r}: no such folder or file, and not a Hub id (those look like {example:.200})"
             )
         from .hub_source import files_of
 
@@ -199,7 +201,8 @@ def choose(source: Source, names: Sequence[str], growable: Collection[str]) -> d
     by_name = {component.name: component for component in source.components}
     for name in names:
         if name not in by_name:
-            raise SourceError(f"{source.name}: has no component {name!r}; it has: {', '.join(by_name) or 'none'}")
+            has = f"it has: {', '.join(by_name)}" if source.pipeline is not None else "it is one by itself"
+            raise SourceError(f"{source.name}: has no component {name!r}; {has}")
     candidates = [by_name[name] for name in names] if names else list(source.components)
     able = [c for c in candidates if stock_name(c.class_name) in growable]
     chosen = {c.name: c.checkpoint for c in able if c.checkpoint is not None}

@@ -85,6 +85,38 @@ def test_nothing_is_to_be_proven_of_another_function(grow: Grow, base: Path) -> 
     assert proof not in grow("expand", "--mode", "suffix", "--blocks", "1", "--init", "copy", "base", "-o", "other")[1]
 
 
+def test_the_proof_can_be_pasted(grow: Grow, base: Path) -> None:
+    base.rename("my base")
+    out = grow("expand", "--mode", "suffix", "--blocks", "1", "my base", "-o", "a (1) \u6a21")[1]
+    assert "prove it: grow verify 'a (1) \u6a21' --base 'my base'" in out
+
+
+def test_home(grow: Grow, base: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A shell expands neither of these."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert grow("expand", "--mode", "suffix", "~/base", "--output=~/grown")[0] == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "grown"]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "name"),
+    [
+        ("A red circle, moving!", "a-red-circle-moving"),
+        (
+            "\u043a\u0440\u0430\u0441\u043d\u044b\u0439 \u043a\u0440\u0443\u0433",
+            "\u043a\u0440\u0430\u0441\u043d\u044b\u0439-\u043a\u0440\u0443\u0433",
+        ),
+        ("../../etc/passwd", "etc-passwd"),
+        ("\U0001f534", "clip"),
+        ("\U00020000" * 99, "\U00020000" * 50),
+    ],
+)
+def test_files_are_named_after_prompts(prompt: str, name: str) -> None:
+    from modelgrow.commands.console import slug
+
+    assert slug(prompt) == name
+
+
 def test_no_empty_bar_above_an_error(capfd: pytest.CaptureFixture[str]) -> None:
     from modelgrow.commands.console import progress
     from modelgrow.surgery.errors import GenerateError

@@ -18,6 +18,7 @@ from modelgrow.surgery import (
     GrowError,
     Job,
     SourceError,
+    anatomies,
     execute,
     inspect,
     open_source,
@@ -25,6 +26,7 @@ from modelgrow.surgery import (
     prepare,
 )
 from modelgrow.surgery.header import write_header
+from modelgrow.surgery.source import choose
 
 Maker = Callable[..., Path]
 
@@ -64,6 +66,13 @@ class TestArguments:
     def test_nothing_there(self, argument: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
         assert "no such folder or file, and not a Hub id" in refusal(argument)
+
+    def test_a_page_of_the_hub(self) -> None:
+        assert "those look like Wan-AI/Wan2.1)" in refusal("https://huggingface.co/Wan-AI/Wan2.1/tree/main")
+
+    def test_a_component_of_what_has_none(self, make_ltx: Maker) -> None:
+        with pytest.raises(SourceError, match="base: has no component 'transformer'; it is one by itself"):
+            choose(open_source(str(make_ltx())), ["transformer"], anatomies())
 
     @pytest.mark.parametrize("argument", ["a/" + "b" * 200, "a..b/c", "a/b.git", "a/b-"])
     def test_not_a_hub_id_after_all(self, argument: str) -> None:
