@@ -110,6 +110,11 @@ def check_target(
     for path in paths:
         if path.is_dir():
             raise OutputError(f"{path}: is a folder, and a file is to be written there. Choose another name with -o")
+        if path != output and path.exists() and not overwrite:
+            raise OutputError(
+                f"{output}: {path.name} is to be written beside it and exists already. Choose another name with -o, or "
+                "say --overwrite"
+            )
         check_output(path, inputs=inputs, overwrite=overwrite)
     return paths
 

@@ -87,6 +87,14 @@ def test_settings_inside_the_files(tmp_path: Path) -> None:
     assert json.loads(re.sub(r"\\(.)", r"\1", comment[1])) == SETTINGS
 
 
+def test_what_is_in_the_way_of_the_contact_sheet_is_told(tmp_path: Path) -> None:
+    """Somebody's cat.png, say, where cat.mp4 was asked for."""
+    (tmp_path / "clip.png").write_bytes(b"mine")
+    with pytest.raises(OutputError, match=r"clip\.mp4: clip\.png is to be written beside it and exists already"):
+        save_clip(plain(64, 64), tmp_path / "clip.mp4")
+    assert listing(tmp_path) == ["clip.png"]
+
+
 def test_gif(tmp_path: Path) -> None:
     save_clip(plain(64, 48, fps=10), tmp_path / "clip.gif", contact_sheet=False)
     assert listing(tmp_path) == ["clip.gif", "clip.json"]
