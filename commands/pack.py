@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 EPILOG = (
     "Examples:\n\n"
-    "  [bold]grow pack ./Wan2.1-T2V-1.3B-suffix8 -o growth.safetensors[/bold]\n\n"
+    "  [bold]grow pack ./Wan2.1-T2V-1.3B-Diffusers-suffix8 -o growth.safetensors[/bold]\n\n"
     "  [bold]grow pack ./grown -o to-upload/ --base-model Wan-AI/Wan2.1-T2V-1.3B-Diffusers[/bold]\n\n"
     "Back again with [bold]grow apply[/bold], or in a diffusers script:\n\n"
     "  from modelgrow.pipelines import load_growth\n\n"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 EPILOG = (
     "Examples:\n\n"
-    "  [bold]grow train ./Wan2.1-T2V-1.3B-suffix8 --data ./clips -o ./run --steps 2000[/bold]\n\n"
+    "  [bold]grow train ./Wan2.1-T2V-1.3B-Diffusers-suffix8 --data ./clips -o ./run --steps 2000[/bold]\n\n"
     "  [bold]grow train ./adapter-insert1 --pipeline emilianJR/epiCRealism --data ./clips -o ./run[/bold]\n\n"
     "  [bold]grow train --config run.toml[/bold]\n\n"
     "  [bold]accelerate launch -m modelgrow.cli train ./grown --data ./clips -o ./run[/bold]\n\n"

@@ -11,7 +11,7 @@ from .console import console
 from .options import AsJson, Device, Dtype
 
 EPILOG = (
-    "Example:  [bold]grow verify ./Wan2.1-T2V-1.3B-suffix8 --base Wan-AI/Wan2.1-T2V-1.3B-Diffusers[/bold]\n\n"
+    "Example:  [bold]grow verify ./Wan2.1-T2V-1.3B-Diffusers-suffix8 --base Wan-AI/Wan2.1-T2V-1.3B-Diffusers[/bold]\n\n"
     "Exit code 0 only if every output is exactly equal."
 )
 
