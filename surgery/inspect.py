@@ -11,7 +11,7 @@ from .errors import CheckpointError
 from .extension import extension_of
 from .grown import stock_name
 from .slot import slot_blocks, slot_of
-from .stacks import find_stacks, ranges
+from .stacks import find_stacks, odd_number, ranges
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from .anatomy import Anatomy
     from .checkpoint import Checkpoint
     from .source import Component, Source
+
+_OUTERMOST = re.compile(r"([^0-9]*?)\.(0|[1-9][0-9]{0,8})\.(.+)", re.DOTALL)
+_ODD = re.compile(r"([^0-9]*?)\.([^.]*\d[^.]*)\.", re.DOTALL)
+"""What may be a block's number, written otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,11 +151,15 @@ def _parameters(checkpoint: Checkpoint, block: Mapping[str, str]) -> int:
 
 def _guess_stacks(checkpoint: Checkpoint) -> tuple[StackReport, ...]:
     """The outermost numbered groups of an architecture that is not declared: listed, never grown."""
-    outermost = re.compile(r"([^0-9]*?)\.(0|[1-9][0-9]{0,8})\.(.+)", re.DOTALL)
     groups: dict[str, dict[int, dict[str, str]]] = {}
     for name in checkpoint.tensors:
-        if match := outermost.fullmatch(name):
+        if match := _OUTERMOST.fullmatch(name):
             groups.setdefault(match[1], {}).setdefault(int(match[2]), {})[match[3]] = name
+    for name in checkpoint.tensors:
+        match = _ODD.match(name)
+        number = odd_number(match[2]) if match else None
+        if match and number in groups.get(match[1], ()):
+            raise CheckpointError(f"{checkpoint.path}: {name!r:.200} is of a block that is there as {number} too")
     if len(groups) == 1:
         _check_count(checkpoint, *next(iter(groups.items())))
     return tuple(

@@ -140,6 +140,7 @@ def prepare(
         check_stacks(checkpoint, anatomy)
         plans[name] = operation(checkpoint, anatomy)
         plans[name].validate(checkpoint)
+    index_edits(source.pipeline, plans)
     return Job(source=source, checkpoints=checkpoints, plans=plans)
 
 

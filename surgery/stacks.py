@@ -26,7 +26,7 @@ class FoundStack:
         return len(self.blocks)
 
 
-_NUMBER = re.compile(r"\s*[-+]?(\d[\d_]*)\s*")
+_NUMBER = re.compile(r"\s*[-+]?\d{1,1000}(_\d{1,1000})?\s*")
 """What Python's int() takes for a number, in any script."""
 _PLAIN = re.compile(r"0|[1-9][0-9]{0,8}")
 
@@ -69,15 +69,15 @@ def _check_numbers(names: Iterable[str], place: str, where: str) -> None:
     """Raises `CheckpointError` for a block whose number would be passed by: 01, -1 or one in another script."""
     start = f"{place}."
     for name in names if "*" not in place else ():
-        if name.startswith(start) and odd_number(name[len(start) :].partition(".")[0]):
+        if name.startswith(start) and odd_number(name[len(start) :].partition(".")[0]) is not None:
             raise CheckpointError(
                 f"{where}: {name!r:.200} does not number its block as 0, 1, 2 and so on, so nobody knows which it is"
             )
 
 
-def odd_number(part: str) -> bool:
-    """Whether a part of a name reads as a number and is not written as one of a block."""
-    return _NUMBER.fullmatch(part) is not None and _PLAIN.fullmatch(part) is None
+def odd_number(part: str) -> int | None:
+    """What a part of a name reads as that is no block's number as they are written; None for any other part."""
+    return int(part) if _NUMBER.fullmatch(part) and not _PLAIN.fullmatch(part) else None
 
 
 def _ordered(

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from modelgrow.surgery import CheckpointError, GrowError, SourceError, inspect, open_checkpoint, open_source
+from modelgrow.surgery.header import write_header
 
 Maker = Callable[..., Path]
 INDEX = "diffusion_pytorch_model.safetensors.index.json"
@@ -358,3 +359,18 @@ class TestRecord:
         folder = make_ltx()
         self.write(folder, STEP, **other)
         assert str(folder / "growth.json") in refusal(folder)
+
+
+@pytest.mark.parametrize(("number", "is_refused"), [("01", True), ("+1", True), ("02", False), ("1a", False)])
+def test_a_block_under_two_numbers(make_ltx: Maker, number: str, *, is_refused: bool) -> None:
+    """Of an architecture that nobody has declared."""
+    folder = make_ltx()
+    names = ["layers.0.w", "layers.1.w", f"layers.{number}.w"]
+    header = write_header({name: ("F32", (1,), 4) for name in names}, {})
+    (folder / "diffusion_pytorch_model.safetensors").write_bytes(header + bytes(12))
+    (folder / "config.json").write_text('{"_class_name": "Other", "num_layers": 2}')
+    if is_refused:
+        with pytest.raises(CheckpointError, match="is of a block that is there as 1 too"):
+            inspect(open_source(str(folder)))
+    else:
+        assert inspect(open_source(str(folder))).components[0].stacks[0].depth == 2
