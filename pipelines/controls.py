@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from modelgrow.surgery import GenerateError
 from modelgrow.surgery.grown import stock_name
 
-from .parameters import frame_count, parameters_of
+from .parameters import parameters_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -70,7 +70,7 @@ def control_arguments(pipeline: Any, clips: Mapping[str, Sequence[Image.Image]])
     if stock_name(what) == ANIMATE and "pose_video" in clips:
         arguments["segment_frame_length"] = _segment(pipeline, len(clips["pose_video"]))
     if stock_name(what) == TRANSFER and clips:
-        arguments["num_frames_per_chunk"] = min(longest_chunk(pipeline), *map(len, clips.values()))
+        arguments["num_frames_per_chunk"] = _chunk(pipeline, min(map(len, clips.values())))
     return arguments
 
 
@@ -80,31 +80,34 @@ def _segment(pipeline: Any, num_frames: int) -> int:
     return int(min(longest, max(1, -(-(num_frames - 1) // factor)) * factor + 1))
 
 
-def longest_chunk(pipeline: Any) -> int:
-    """Frames that Cosmos Transfer makes at once at most. By itself it makes 93, however short the clip.
+def _chunk(pipeline: Any, num_frames: int) -> int:
+    """Frames that Cosmos Transfer makes at once: no more than the control clip has, which by itself it makes more of.
 
-    Its limit is the model's number of positions along the longest side, against which it holds frames in pixels.
+    It takes no more than the model has positions along its longest side, against which it holds frames in pixels.
     """
     config, factor = pipeline.transformer.config, pipeline.vae_scale_factor_temporal
     positions = max(size // patch for size, patch in zip(config.max_size, config.patch_size, strict=True))
-    return int((positions - 1) // factor * factor + 1)
+    longest = min(parameters_of(pipeline)["num_frames_per_chunk"].default, positions)
+    return int(min((longest - 1) // factor, max(1, -(-(num_frames - 1) // factor))) * factor + 1)
 
 
-def lengthened(pipeline: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments with control clips as long as what is made, which a VAE may need some frames longer than was asked
-    for: their last frame stands still."""
-    found = dict(arguments)
-    count = found.get(frame_count(parameters_of(pipeline)) or "")
-    if not isinstance(count, int):
-        return found
+def clips_in(pipeline: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the arguments that stand beside what is made, frame by frame: control clips, and what a mask is of."""
     names = {*parameters_for(pipeline).values(), *(["video"] if _takes_tensors(pipeline) else [])}
-    for name in names & set(found):
-        clip = found[name]
-        if isinstance(clip, list):
-            found[name] = clip + clip[-1:] * (count - len(clip))
-        elif clip.shape[2] < count:
-            found[name] = clip[:, :, [*range(clip.shape[2]), *[-1] * (count - clip.shape[2])]]
-    return found
+    return {name: arguments[name] for name in sorted(names & set(arguments))}
+
+
+def length_of(clip: list[Image.Image] | torch.Tensor) -> int:
+    """Frames of a clip as a pipeline takes it."""
+    return len(clip) if isinstance(clip, list) else clip.shape[2]
+
+
+def lengthened(clip: list[Image.Image] | torch.Tensor, num_frames: int) -> list[Image.Image] | torch.Tensor:
+    """A clip as a pipeline takes it, at least that long: its last frame stands still."""
+    missing = max(0, num_frames - length_of(clip))
+    if isinstance(clip, list):
+        return clip + clip[-1:] * missing
+    return clip[:, :, [*range(clip.shape[2]), *[-1] * missing]]
 
 
 def _takes_tensors(pipeline: Any) -> bool:

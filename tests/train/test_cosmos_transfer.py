@@ -140,12 +140,13 @@ def test_a_perfect_answer_makes_the_pipeline_return_the_clip(pipeline: Any, monk
 
 
 def test_previews_are_made_of_the_control_clip_at_once(pipeline: Any) -> None:
-    control = clip(0, 13)[:, :16]
+    """Of as many frames as the VAE makes, which are no fewer; without that it would be 93."""
+    control = clip(0, 10)[:, :16]
     arguments = family.preview_arguments(pipeline, {"control_video": control})
     assert [np.asarray(picture).tolist() for picture in arguments.pop("controls")] == control.tolist()
     assert arguments == {"num_frames_per_chunk": 13}
     found = run(pipeline, control, PROMPTS[:1], output_type="np")
-    assert found.shape == (1, 13, 16, 32, 3)
+    assert found.shape == (1, 10, 16, 32, 3)
 
 
 def test_what_is_longer_than_a_chunk_can_be_is_made_in_several(pipeline: Any) -> None:
