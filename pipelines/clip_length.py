@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from modelgrow.surgery import anatomies
 from modelgrow.surgery.grown import stock_name
 
-from .parameters import FRAME_COUNTS
+from .controls import clips_in, length_of, lengthened, parameters_for
+from .parameters import FRAME_COUNTS, frame_count, parameters_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,12 +17,17 @@ if TYPE_CHECKING:
 
 
 def decodable(pipeline: DiffusionPipeline, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments with the shortest length that the VAE decodes and that has all frames that are asked for."""
-    found = dict(arguments)
-    for name in FRAME_COUNTS:
-        if type(found.get(name)) is int:
-            found[name] = decodable_length(pipeline, found[name])
-    return found
+    """The arguments with the shortest length that the VAE decodes and that has all frames that are asked for.
+
+    Control clips are as long as what is made: their last frame stands still.
+    """
+    asked = _asked(pipeline, arguments)
+    if asked is None:
+        return dict(arguments)
+    made = decodable_length(pipeline, asked)
+    counts = {name: made for name in FRAME_COUNTS if type(arguments.get(name)) is int}
+    clips = {name: lengthened(clip, made) for name, clip in clips_in(pipeline, arguments).items()}
+    return {**arguments, **counts, **clips}
 
 
 def decodable_length(pipeline: DiffusionPipeline, num_frames: int) -> int:
@@ -34,7 +40,15 @@ def decodable_length(pipeline: DiffusionPipeline, num_frames: int) -> int:
     return num_frames
 
 
-def trimmed(frames: np.ndarray, arguments: Mapping[str, Any]) -> np.ndarray:
+def trimmed(pipeline: DiffusionPipeline, frames: np.ndarray, arguments: Mapping[str, Any]) -> np.ndarray:
     """(T, H, W, 3) without the frames beyond those that were asked for."""
+    return frames[: _asked(pipeline, arguments)]
+
+
+def _asked(pipeline: DiffusionPipeline, arguments: Mapping[str, Any]) -> int | None:
+    """The number of frames, which some pipelines take from a control clip."""
     asked = next((arguments[name] for name in FRAME_COUNTS if type(arguments.get(name)) is int), None)
-    return frames if asked is None else frames[:asked]
+    clip = arguments.get(parameters_for(pipeline).get("control_video", ""))
+    if asked is None and clip is not None and frame_count(parameters_of(pipeline)) is None:
+        return length_of(clip)
+    return asked

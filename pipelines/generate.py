@@ -15,7 +15,6 @@ from modelgrow.surgery import GenerateError
 
 from .arguments import POSITIVE, resolve
 from .clip_length import decodable, trimmed
-from .controls import lengthened
 from .mended import mended
 from .parameters import FRAME_COUNTS
 from .provenance import describe, dtype_name
@@ -96,9 +95,8 @@ def generate(
     """
     arguments, fps = resolve(pipeline, options, video, extra or {})
     generator = torch.Generator("cpu").manual_seed(options.seed)
-    called = lengthened(pipeline, decodable(pipeline, arguments))
-    output = _run(pipeline, {**called, "generator": generator}, progress)
-    frames = trimmed(_to_array(getattr(output, "frames", None), pipeline), arguments)
+    output = _run(pipeline, {**decodable(pipeline, arguments), "generator": generator}, progress)
+    frames = trimmed(pipeline, _to_array(getattr(output, "frames", None), pipeline), arguments)
     if not np.isfinite(frames).all():
         raise GenerateError(
             f"{type(pipeline).__name__} made frames that are not finite numbers in {dtype_name(pipeline)}; "

@@ -10,10 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import CogVideoXDDIMScheduler, CogVideoXFunControlPipeline
+from models import build
 from PIL import Image, ImageOps
 from tiny_cosmos import cosmos_transfer, with_torchvision
 from tiny_easyanimate import control, inpaint
+from tiny_families import COG_VAE, TINY
 from tiny_from_images import SIZES, tiny
+from tiny_pipelines import t5, tokenizer
 from tiny_vace import vace
 from tiny_wan_animate import wan_animate
 
@@ -143,6 +147,26 @@ def test_easyanimate_mask(files: dict[str, str]) -> None:
         GenerateError, match=r"keeps what is black in mask_video of another clip; give that one with --video"
     ):
         made(pipeline, files, "mask_video")
+
+
+def test_a_pipeline_that_takes_its_length_from_them(files: dict[str, str]) -> None:
+    row = TINY["cogvideox-2b"]
+    pipeline = CogVideoXFunControlPipeline(
+        tokenizer=tokenizer(),
+        text_encoder=t5(),
+        vae=build("AutoencoderKLCogVideoX", COG_VAE, seed=1),
+        transformer=build(
+            row.class_name, {**row.tiny, "max_text_seq_length": 226, "in_channels": 8, "out_channels": 4}
+        ),
+        scheduler=CogVideoXDDIMScheduler(),
+    )
+    clip = made(pipeline, files, "control_video")
+    assert clip.frames.shape == (12, 32, 48, 3), "13 are made, and one is dropped"
+    assert made(pipeline, files, "control_video", num_frames=10).frames.shape[0] == 10
+    other = made(pipeline, {"control_video": files["pose_video"]}, "control_video")
+    assert not np.array_equal(clip.frames, other.frames)
+    with pytest.raises(GenerateError, match=r"can't run without control_video; give one with --control control_video="):
+        generate(pipeline, GenerateOptions(prompt=PROMPT))
 
 
 def test_a_last_picture(files: dict[str, str], tmp_path: Path) -> None:
