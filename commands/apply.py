@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 EPILOG = (
     "Examples:\n\n"
     "  [bold]grow apply growth.safetensors --base Wan-AI/Wan2.1-T2V-1.3B-Diffusers -o grown[/bold]\n\n"
-    "The folder that comes out is the one that was packed, byte for byte. A base of other weights is refused.\n\n"
+    "The folder that comes out is the one that was packed, byte for byte; cards, README.md, are the base's. "
+    "A base of other weights is refused.\n\n"
     "ExVideo's published weights apply to Stable Video Diffusion likewise:\n\n"
     "  [bold]grow apply exvideo.safetensors --base stabilityai/stable-video-diffusion-img2vid-xt -o exvideo[/bold]"
 )

