@@ -9,12 +9,7 @@ import diffusers
 import pytest
 import torch
 from architectures import row_of
-from diffusers import (
-    CosmosControlNetModel,
-    EDMEulerScheduler,
-    FlowMatchEulerDiscreteScheduler,
-    UniPCMultistepScheduler,
-)
+from diffusers import EDMEulerScheduler, FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 from diffusers.models.controlnets import controlnet_cosmos
 from diffusers.models.transformers import transformer_cosmos
 from models import build, noisy
@@ -65,20 +60,6 @@ QWEN: dict[str, Any] = {
     "vision_config": {"depth": 1, "hidden_size": 8, "num_heads": 1, "out_hidden_size": 8, "intermediate_size": 8},
 }
 """Its states are 2 layers of 8, beside each other."""
-TRANSFER: dict[str, Any] = {
-    **row_of("cosmos2.5-transfer").tiny,
-    "in_channels": 5,
-    "concat_padding_mask": True,
-    "max_size": (16, 32, 32),
-    "use_crossattn_projection": True,
-    "crossattn_proj_in_channels": 16,
-    "encoder_hidden_states_channels": 16,
-}
-SHARED = (
-    *("num_attention_heads", "attention_head_dim", "mlp_ratio", "text_embed_dim", "adaln_lora_dim", "max_size"),
-    *("extra_pos_embed_type", "crossattn_proj_in_channels", "encoder_hidden_states_channels"),
-)
-"""What a ControlNet's config has of its transformer's."""
 
 
 class Trusting(torch.nn.Module):
@@ -138,38 +119,6 @@ def cosmos2_5() -> Any:
         in_channels=5,
         crossattn_proj_in_channels=16,
     )
-
-
-def cosmos_transfer(*, blocks: int = 2, **transformer: Any) -> Any:
-    """Transfer 2.5, with a ControlNet of that many blocks. It runs where `with_torchvision` was called."""
-    base = cosmos2_5()
-    model = {**TRANSFER, **transformer}
-    made: Any = diffusers.Cosmos2_5_TransferPipeline(
-        tokenizer=base.tokenizer,
-        text_encoder=base.text_encoder,
-        vae=base.vae,
-        transformer=build("CosmosTransformer3DModel", model),
-        controlnet=controlnet(model, blocks),
-        scheduler=base.scheduler,
-        safety_checker=Trusting(),
-    )
-    made.set_progress_bar_config(disable=True)
-    return made
-
-
-def controlnet(model: dict[str, Any], blocks: int) -> Any:
-    """For a transformer of that config. As in the published ones, more channels go in than a control clip has."""
-    made = CosmosControlNetModel(
-        n_controlnet_blocks=blocks,
-        in_channels=9,
-        latent_channels=model["in_channels"] + 1,
-        model_channels=model["num_attention_heads"] * model["attention_head_dim"],
-        img_context_dim_out=model["img_context_dim_out"],
-        img_context_dim_in=model["img_context_dim_in"],
-        use_crossattn_projection=True,
-        **{name: model[name] for name in SHARED},
-    )
-    return noisy(made, 3)
 
 
 def with_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:

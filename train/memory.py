@@ -159,7 +159,7 @@ def _passes(
 
 def _held(model: torch.nn.Module, fake: FakeTensorMode, device: torch.device) -> dict[str, torch.Tensor]:
     """The model's tensors by name, without bytes and on the device."""
-    held = {}
+    held: dict[str, torch.Tensor] = {}
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if tensor.device == device:
             # A fake remembers what it was made from, and a quantized parameter that is remembered can't be moved.

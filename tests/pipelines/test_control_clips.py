@@ -13,7 +13,8 @@ import torch
 from diffusers import CogVideoXDDIMScheduler, CogVideoXFunControlPipeline
 from models import build
 from PIL import Image, ImageOps
-from tiny_cosmos import cosmos_transfer, with_torchvision
+from tiny_cosmos import with_torchvision
+from tiny_cosmos_transfer import cosmos_transfer
 from tiny_easyanimate import control, inpaint
 from tiny_families import COG_VAE, TINY
 from tiny_from_images import SIZES, tiny

@@ -2,41 +2,24 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from clip_files import write_captioned, write_video
-from tiny_cosmos import TRANSFER, Trusting, cosmos_transfer, with_torchvision
-from tiny_runs import bytes_of, settings
+from tiny_cosmos import with_torchvision
+from tiny_cosmos_transfer import CHUNK, PROMPTS, TRANSFER, clip, cosmos_transfer, inputs, pixels, text_of
 
-from modelgrow.pipelines.load import load_pipeline
-from modelgrow.surgery import (
-    DataError,
-    ExpandOptions,
-    TrainError,
-    execute,
-    open_checkpoint,
-    open_source,
-    plan_expand,
-    prepare,
-)
+from modelgrow.surgery import TrainError
 from modelgrow.train.families import cosmos, family_of
 from modelgrow.train.families import cosmos_transfer as family
-from modelgrow.train.memory import predict_memory
 from modelgrow.train.objectives import GivenFrames, RectifiedFlow
-from modelgrow.train.run import predict, train
 from modelgrow.train.settings import Settings, changed
-from modelgrow.train.setup import set_up
 
 # diffusers' UniPC hands tensors to numpy the old way.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
-PROMPTS = ["a red circle moves right", "a blue square"]
-CHUNK, STEPS = 9, 2
+STEPS = 2
 DEFAULTS = Settings(model="m", data="d", output="o")
 Call = dict[str, Any]
 
@@ -57,14 +40,6 @@ def pipeline() -> Any:
         last.weight[deviations] = 0
         last.bias[deviations] = -30  # ln of the variance
     return made
-
-
-def clip(seed: int, frames: int = 2 * CHUNK - 1) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (frames, 32, 32, 3), dtype=np.uint8)
-
-
-def pixels(frames: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(frames).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
 
 
 def run(pipeline: Any, control: np.ndarray, prompts: list[str], **options: Any) -> Any:
@@ -88,14 +63,6 @@ def recorded(pipeline: Any) -> list[tuple[Call, torch.Tensor]]:
         run(pipeline, clip(0), PROMPTS, output_type="latent", num_frames_per_chunk=CHUNK)
     handle.remove()
     return calls
-
-
-def text_of(pipeline: Any, control: np.ndarray, prompts: list[str]) -> dict[str, torch.Tensor]:
-    with torch.no_grad():
-        seen = pixels(control)
-        read = family.encode_conditions(pipeline, seen * 0, [None], {"control_video": seen})
-        states = family.encode_text(pipeline, prompts)
-    return {**states, **{name: value.expand(len(prompts), -1, -1, -1, -1) for name, value in read.items()}}
 
 
 @pytest.mark.parametrize("chunk", [0, 1])
@@ -156,14 +123,6 @@ def test_what_is_longer_than_a_chunk_can_be_is_made_in_several(pipeline: Any) ->
     assert len(run(pipeline, clip(0, 29), PROMPTS[:1], output_type="np")[0]) == 29
 
 
-def inputs(pipeline: Any) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
-    """Of which the first latent frame is given."""
-    generator = torch.Generator().manual_seed(0)
-    noisy = torch.randn(1, 4, 3, 4, 4, generator=generator)
-    timesteps = torch.tensor([[[100.0, 700.0, 700.0], [1.0, 0.0, 0.0]]])
-    return noisy, timesteps, text_of(pipeline, clip(0, CHUNK), PROMPTS[:1])
-
-
 def test_no_gradient_goes_through_the_controlnet(pipeline: Any) -> None:
     seen: list[torch.Tensor] = []
     handle = pipeline.transformer.register_forward_pre_hook(
@@ -189,32 +148,6 @@ def test_what_cannot_be_trained_is_what_has_no_gradient(pipeline: Any) -> None:
     assert still == {name for name in sizes if family.idle(name, model.config)}
     assert len(still) == 4 * 4 + 1
     assert min(sizes[name] for name in sizes.keys() - still) > 1e-5
-
-
-@pytest.mark.parametrize("device", ["cpu", "cpu:0"])
-def test_memory_is_predicted_with_the_controlnet(pipeline: Any, device: str) -> None:
-    """Where accelerate counts the CPU, too: its weights are there already, the model's are made anew."""
-    noisy, timesteps, text = inputs(pipeline)
-    model = pipeline.transformer
-    asked: list[Any] = []
-
-    def ask(stand_in: Any, given: Any) -> torch.Tensor:
-        asked.append(given["noisy"])
-        return family.predict(pipeline, stand_in, **given)
-
-    found = predict_memory(
-        model,
-        ask,
-        {"noisy": noisy, "timesteps": timesteps, "text": text},
-        optimizer="adamw",
-        average=False,
-        autocast=nullcontext,
-        device=torch.device(device),
-    )
-    assert len(asked) == 1
-    assert found.activations is not None
-    assert found.step is not None
-    assert found.step > found.gradients == sum(parameter.nbytes for parameter in model.parameters())
 
 
 def test_levels_are_the_trainers_and_given_frames_the_pipelines(pipeline: Any) -> None:
@@ -248,68 +181,3 @@ def test_what_does_not_fit_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(family, "is_torchvision_available", lambda: False)
     with pytest.raises(TrainError, match="with torchvision, which is missing: install it"):
         family.objective(pipeline, DEFAULTS)
-
-
-def grow(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """`folder/base` and, returned, `folder/grown`, with a new block behind every two: the places come out even."""
-    with torch.random.fork_rng():
-        base = cosmos_transfer()
-    monkeypatch.setitem(type(base).__init__.__globals__, "CosmosSafetyChecker", Trusting)
-    base.save_pretrained(folder / "base")
-    (folder / "base" / "generation.json").write_text('{"num_inference_steps": 2}', encoding="utf-8")
-    options = ExpandOptions(mode="insert", blocks=2)
-    job = prepare(
-        open_source(str(folder / "base")), lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, options)
-    )
-    return execute(job, folder / "grown")
-
-
-def clips(folder: Path, *, controlled: bool = True) -> Path:
-    """Two clips with captions and, beside each, a control clip that runs the other way."""
-    for number in range(2):
-        write_captioned(folder / f"{number}.mp4", f"clip {number}", num_frames=9 + number, width=32)
-        if controlled:
-            write_video(folder / f"{number}.control_video.mp4", num_frames=10, width=32)
-    return folder
-
-
-def test_a_grown_model_trains_what_is_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    grown = grow(tmp_path, monkeypatch)
-    base, same = (load_pipeline(folder, device="cpu") for folder in (tmp_path / "base", grown))
-    assert same.transformer.config.controlnet_block_every_n == 3
-    with torch.no_grad():
-        answers = [family.predict(one, one.transformer, *inputs(one)) for one in (base, same)]
-    assert torch.equal(*answers), "step 0 is the base to the bit"
-    chosen = settings(
-        grown,
-        tmp_path / "run",
-        data=str(clips(tmp_path / "data")),
-        steps=2,
-        num_frames=9,
-        preview_every=2,
-        previews=["a red circle"],
-    )
-    result = train(chosen)
-    record = open_checkpoint(result.model / "transformer").record
-    assert record is not None
-    before, after = bytes_of(grown), bytes_of(result.model)
-    assert {name for name in before if before[name] != after[name]} == {
-        name for name in record.new if not family.idle(name, {})
-    }
-    assert result.growth is not None
-    assert (tmp_path / "run/previews/step-00000002-0.mp4").is_file()
-    weights = "controlnet/diffusion_pytorch_model.safetensors"
-    assert (result.model / weights).read_bytes() == (tmp_path / "base" / weights).read_bytes()
-    again = set_up(chosen, lambda _: None)
-    stepping = (again.model, again.pipeline.controlnet)
-    assert predict(again).weights == sum(tensor.nbytes for part in stepping for tensor in part.parameters())
-    trained = load_pipeline(result.model, device="cpu")
-    with torch.no_grad():
-        assert not torch.equal(family.predict(trained, trained.transformer, *inputs(trained)), answers[0])
-
-
-def test_clips_without_control_clips_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    grown = grow(tmp_path, monkeypatch)
-    chosen = settings(grown, tmp_path / "run", data=str(clips(tmp_path / "data", controlled=False)), num_frames=9)
-    with pytest.raises(DataError, match="has no control_video, which this model reads"):
-        train(chosen)
