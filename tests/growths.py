@@ -13,14 +13,16 @@ from modelgrow.surgery.packed import read_packed
 from modelgrow.surgery.unpack import execute_apply, prepare_apply
 
 
-def job_of(source: Path | Source, mode: str = "insert", *, components: Sequence[str] = (), **options: Any) -> Job:
-    """Plan to expand a checkpoint."""
-    chosen = ExpandOptions(mode=mode, **options)
+def job_of(
+    source: Path | Source, mode: str | ExpandOptions = "insert", *, components: Sequence[str] = (), **options: Any
+) -> Job:
+    """Plan to expand a checkpoint: by a mode and other options, or by all of them together."""
+    chosen = ExpandOptions(mode=mode, **options) if isinstance(mode, str) else mode
     opened = source if isinstance(source, Source) else open_source(str(source))
     return prepare(opened, lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, chosen), components=components)
 
 
-def grow(source: Path | Source, output: Path, mode: str = "insert", **options: Any) -> Path:
+def grow(source: Path | Source, output: Path, mode: str | ExpandOptions = "insert", **options: Any) -> Path:
     """Expand a checkpoint; see `job_of`."""
     return execute(job_of(source, mode, **options), output)
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from growths import grow
 from tiny_families import FAMILIES, build_pipeline
 
 from modelgrow.pipelines.generate import GenerateOptions, generate
 from modelgrow.pipelines.load import load_pipeline
-from modelgrow.surgery import ExpandOptions, execute, open_source, plan_expand, prepare
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -37,10 +37,5 @@ def test_grown_generates_the_same(tmp_path: Path, name: str) -> None:
     def digest(folder: Path) -> str:
         return str(generate(load_pipeline(folder, device="cpu"), options).settings["frames_sha256"])
 
-    def grow(init: str) -> Path:
-        growth = ExpandOptions(mode="insert", init=init)
-        job = prepare(open_source(str(base)), lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, growth))
-        return execute(job, tmp_path / init)
-
-    assert digest(grow("zero")) == digest(base)
-    assert digest(grow("copy")) != digest(base)
+    assert digest(grow(base, tmp_path / "zero")) == digest(base)
+    assert digest(grow(base, tmp_path / "copy", init="copy")) != digest(base)

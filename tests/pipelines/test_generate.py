@@ -12,6 +12,7 @@ import pytest
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.utils.outputs import BaseOutput
+from growths import grow
 from PIL import Image
 
 from modelgrow.pipelines import foundation
@@ -21,10 +22,6 @@ from modelgrow.surgery import (
     ExpandOptions,
     GenerateError,
     GrowError,
-    execute,
-    open_source,
-    plan_expand,
-    prepare,
 )
 
 PROMPT = "a red circle moves right"
@@ -146,10 +143,7 @@ def test_what_can_not_be_made(pipeline: Any, change: dict[str, Any], words: str)
 def test_grown_pipeline(
     tiny_pipeline: Path, tmp_path: Path, clip: Generated, options: ExpandOptions, *, same: bool
 ) -> None:
-    job = prepare(
-        open_source(str(tiny_pipeline)), lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, options)
-    )
-    grown: Any = load_pipeline(execute(job, tmp_path / "grown"), device="cpu")
+    grown: Any = load_pipeline(grow(tiny_pipeline, tmp_path / "grown", options), device="cpu")
     assert len(grown.transformer.blocks) == 4
     made = make(grown)
     assert np.array_equal(made.frames, clip.frames) is same

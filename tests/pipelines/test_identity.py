@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from architectures import ARCHITECTURES, Architecture, row_of
+from growths import grow
 from models import save
 
 from modelgrow.pipelines.models import load_model
@@ -20,11 +21,7 @@ from modelgrow.surgery import (
     PlanError,
     Stack,
     anatomies,
-    execute,
     open_checkpoint,
-    open_source,
-    plan_expand,
-    prepare,
 )
 from modelgrow.surgery.stacks import find_stacks
 
@@ -34,11 +31,6 @@ CASES = [
     for row in ARCHITECTURES
     for stack in anatomies()[row.class_name].stacks
 ]
-
-
-def grow(base: Path, output: Path, options: ExpandOptions) -> Path:
-    job = prepare(open_source(str(base)), lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, options))
-    return execute(job, output)
 
 
 def outputs_of(model: Any, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:

@@ -7,11 +7,12 @@ from pathlib import Path
 import torch
 from architectures import ARCHITECTURES
 from diffusers import UNet2DConditionModel, UNetMotionModel
+from growths import grow
 from models import build, save
 
 from modelgrow.pipelines.models import load_model
 from modelgrow.pipelines.probes import random_inputs, run_model
-from modelgrow.surgery import ExpandOptions, execute, open_checkpoint, open_source, plan_expand, prepare
+from modelgrow.surgery import open_checkpoint
 
 ROW = next(row for row in ARCHITECTURES if row.name == "motion-adapter")
 UNET = {
@@ -33,16 +34,10 @@ def run_inside_unet(folder: Path) -> tuple[torch.Tensor, ...]:
     return run_model(model, inputs)
 
 
-def grow(base: Path, output: Path, init: str) -> Path:
-    options = ExpandOptions(mode="insert", blocks=2, init=init)
-    job = prepare(open_source(str(base)), lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, options))
-    return execute(job, output)
-
-
 def test_inside_a_unet(tmp_path: Path) -> None:
     base = save(tmp_path / "base", ROW.class_name, ROW.tiny)
     (expected,) = run_inside_unet(base)
-    (grown,) = run_inside_unet(grow(base, tmp_path / "zero", "zero"))
-    (copied,) = run_inside_unet(grow(base, tmp_path / "copy", "copy"))
+    (grown,) = run_inside_unet(grow(base, tmp_path / "zero", blocks=2))
+    (copied,) = run_inside_unet(grow(base, tmp_path / "copy", blocks=2, init="copy"))
     assert torch.equal(grown, expected)
     assert not torch.equal(copied, expected)

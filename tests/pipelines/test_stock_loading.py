@@ -6,8 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from growths import grow
+
 from modelgrow.pipelines.foundation import foundation_path
-from modelgrow.surgery import ExpandOptions, execute, open_checkpoint, open_source, plan_expand, prepare
+from modelgrow.surgery import open_checkpoint
 
 SCRIPT = """
 import sys
@@ -40,18 +42,13 @@ def run_stock(*folders: Path) -> str:
     return done.stdout.strip().splitlines()[-1]
 
 
-def grow(base: Path, output: Path, options: ExpandOptions) -> Path:
-    job = prepare(open_source(str(base)), lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, options))
-    return execute(job, output)
-
-
 def test_grown_foundation(tmp_path: Path) -> None:
     base = foundation_path()
     blocks = open_checkpoint(base / "transformer").config["num_layers"]
-    grown = grow(base, tmp_path / "grown", ExpandOptions(mode="insert"))
+    grown = grow(base, tmp_path / "grown", "insert")
     assert run_stock(base, grown) == f"depths {blocks} {2 * blocks} equal True"
 
 
 def test_the_comparison_can_fail(tiny_pipeline: Path, tmp_path: Path) -> None:
-    copied = grow(tiny_pipeline, tmp_path / "copied", ExpandOptions(mode="suffix", blocks=1, init="copy"))
+    copied = grow(tiny_pipeline, tmp_path / "copied", "suffix", blocks=1, init="copy")
     assert run_stock(tiny_pipeline, copied) == "depths 2 3 equal False"

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 from architectures import ARCHITECTURES, row_of
+from growths import grow
 from hub_server import Hub
 from models import save
 from safetensors.torch import load_file, save_file
 
 from modelgrow.pipelines.verify import verify
-from modelgrow.surgery import CheckpointError, ExpandOptions, VerifyError, execute, open_source, plan_expand, prepare
+from modelgrow.surgery import CheckpointError, VerifyError
 
 ROW = row_of("wan")
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -24,9 +25,7 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("verify")
     base = save(folder / "base", ROW.class_name, ROW.tiny)
-    options = ExpandOptions(mode="insert", blocks=2)
-    job = prepare(open_source(str(base)), lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, options))
-    return base, execute(job, folder / "grown")
+    return base, grow(base, folder / "grown", blocks=2)
 
 
 def plant(grown: Path, target: Path, name: str, value: float) -> Path:
@@ -112,9 +111,8 @@ def test_wrong_config_is_named(folders: tuple[Path, Path], tmp_path: Path) -> No
 
 def test_growth_by_copies_is_not_the_same_function(folders: tuple[Path, Path], tmp_path: Path) -> None:
     base, _ = folders
-    options = ExpandOptions(mode="suffix", blocks=1, init="copy")
-    job = prepare(open_source(str(base)), lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, options))
-    report = verify(execute(job, tmp_path / "copied"), base, dtype="bfloat16", draws=1)
+    copied = grow(base, tmp_path / "copied", "suffix", blocks=1, init="copy")
+    report = verify(copied, base, dtype="bfloat16", draws=1)
     assert not report.is_identical
     assert report.components[0].dtype == "bfloat16"
     assert torch.isfinite(torch.tensor(report.max_difference))

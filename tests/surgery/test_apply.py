@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import shutil
@@ -16,18 +15,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from growths import job_of, snapshot
 
 from modelgrow.surgery import (
     CheckpointError,
-    ExpandOptions,
-    Job,
     OutputError,
     SourceError,
     execute,
     open_checkpoint,
     open_source,
-    plan_expand,
-    prepare,
 )
 from modelgrow.surgery.fingerprint import fingerprint_of
 from modelgrow.surgery.header import read_header
@@ -36,17 +32,6 @@ from modelgrow.surgery.move import Mover
 from modelgrow.surgery.readback import read_chunks
 
 Maker = Callable[..., Path]
-
-
-def job_of(folder: Path, mode: str = "insert", **options: Any) -> Job:
-    chosen = ExpandOptions(mode=mode, **options)
-    return prepare(open_source(str(folder)), lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, chosen))
-
-
-def snapshot(folder: Path) -> dict[str, str]:
-    """Every file below a folder, with a digest of its bytes."""
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def data(folder: Path, name: str) -> bytes:
@@ -145,14 +130,11 @@ def test_pipeline_in_pipeline_out(make_pipeline: Callable[[], Path], tmp_path: P
 def test_only_the_named_component_grows(make_pipeline: Callable[[], Path]) -> None:
     source = open_source(str(make_pipeline()))
 
-    def plan(checkpoint: Any, anatomy: Any) -> Any:
-        return plan_expand(checkpoint, anatomy, ExpandOptions(mode="suffix"))
-
-    assert list(prepare(source, plan, components=["transformer"]).plans) == ["transformer"]
+    assert list(job_of(source, "suffix", components=["transformer"]).plans) == ["transformer"]
     with pytest.raises(SourceError, match="vae is AutoencoderKLLTXVideo"):
-        prepare(source, plan, components=["vae"])
+        job_of(source, "suffix", components=["vae"])
     with pytest.raises(SourceError, match="has no component 'unet'; it has: transformer, vae"):
-        prepare(source, plan, components=["unet"])
+        job_of(source, "suffix", components=["unet"])
 
 
 def test_symlinked_cache_is_read_and_never_written(make_ltx: Maker, tmp_path: Path) -> None:

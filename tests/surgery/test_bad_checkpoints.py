@@ -16,17 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from growths import grow
 
 from modelgrow.surgery import (
     CheckpointError,
-    ExpandOptions,
     GrowError,
     SourceError,
-    execute,
     inspect,
     open_source,
-    plan_expand,
-    prepare,
 )
 
 HERE = Path(__file__).parent / "bad_checkpoints"
@@ -84,12 +81,6 @@ def _open(folder: Path) -> None:
     inspect(open_source(str(folder)))
 
 
-def _grow(folder: Path, output: Path) -> None:
-    options = ExpandOptions(mode="insert")
-    job = prepare(open_source(str(folder)), lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, options))
-    execute(job, output)
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_case(name: str, laid_out: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
@@ -104,7 +95,7 @@ def test_case(name: str, laid_out: Path, monkeypatch: pytest.MonkeyPatch, tmp_pa
         assert str(folder) in str(caught.value)
         assert str(caught.value).isprintable()
     with pytest.raises(GrowError):  # no case is of a known architecture
-        _grow(folder, tmp_path / "grown")
+        grow(folder, tmp_path / "grown")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import subprocess
@@ -10,23 +9,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from growths import job_of, snapshot
 
-from modelgrow.surgery import ExpandOptions, Job, OutputError, execute, open_source, plan_expand, prepare
+from modelgrow.surgery import OutputError, execute
 from modelgrow.surgery.checkpoint import open_checkpoint
 from modelgrow.surgery.move import can_clone
 from modelgrow.surgery.readback import read_chunks
 
 Maker = Callable[..., Path]
-
-
-def snapshot(folder: Path) -> dict[str, str]:
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
-def job_of(folder: Path, mode: str) -> Job:
-    options = ExpandOptions(mode=mode)
-    return prepare(open_source(str(folder)), lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, options))
 
 
 def run(*command: str) -> None:

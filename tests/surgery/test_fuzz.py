@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from growths import job_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from modelgrow.surgery import ExpandOptions, GrowError, execute, inspect, open_source, plan_expand, prepare
+from modelgrow.surgery import GrowError, execute, inspect, open_source
 from modelgrow.surgery.shrink import prepare_shrink
 
 CLASS = "LTXVideoTransformer3DModel"
@@ -187,11 +188,9 @@ def lay_out(folder: Path, files: Files) -> Path:
 
 
 def grow(folder: Path, output: Path) -> None:
-    options = ExpandOptions(mode="insert")
     source = open_source(str(folder))
     inspect(source)
-    job = prepare(source, lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, options))
-    grown = open_source(str(execute(job, output)))
+    grown = open_source(str(execute(job_of(source), output)))
     before, after = (report.components[0] for report in (inspect(source), inspect(grown)))
     assert after.stacks[0].depth == 2 * before.stacks[0].depth
     back = execute(prepare_shrink(grown), output.with_name("back"))

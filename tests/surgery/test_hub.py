@@ -7,21 +7,18 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from growths import job_of
 from hub_server import Hub
 from huggingface_hub import is_offline_mode, snapshot_download
 
 from modelgrow.surgery import (
     Checkpoint,
     CheckpointError,
-    ExpandOptions,
-    Job,
     Source,
     SourceError,
     execute,
     inspect,
     open_source,
-    plan_expand,
-    prepare,
 )
 from modelgrow.surgery.carried import carried_files
 from modelgrow.surgery.fingerprint import fingerprint_of
@@ -30,11 +27,6 @@ from modelgrow.surgery.hub import CHUNK, Repo, fetch_header
 from modelgrow.surgery.selection import needed
 
 Maker = Callable[..., Path]
-
-
-def planned(source: Source) -> Job:
-    options = ExpandOptions(mode="insert")
-    return prepare(source, lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, options))
 
 
 def only(source: Source) -> Checkpoint:
@@ -75,7 +67,7 @@ class TestHeadersOnly:
         (wide / "assets").mkdir()
         (wide / "assets" / "clip.mp4").write_bytes(b"x" * 5000)
         hub.publish("a/b", wide)
-        job, other = planned(open_source("a/b", headers_only=True)), planned(open_source(str(wide)))
+        job, other = job_of(open_source("a/b", headers_only=True)), job_of(open_source(str(wide)))
         assert {**job.to_json(), "source": "pipeline"} == other.to_json()
         assert sum(job.missing.values()) == sum(
             path.stat().st_size
@@ -118,7 +110,7 @@ class TestHeadersOnly:
         hub.publish("a/b", make_ltx())
         source = open_source("a/b", headers_only=True)
         with pytest.raises(SourceError, match=r"model\.safetensors is still on the Hub"):
-            execute(planned(source), tmp_path / "grown")
+            execute(job_of(source), tmp_path / "grown")
         with pytest.raises(SourceError, match="only its header was fetched"):
             fingerprint_of(only(source))
         assert not (tmp_path / "grown").exists()
@@ -161,8 +153,8 @@ class TestSelection:
         (pipeline / "README.md").write_text("kept")
         hub.publish("a/b", pipeline)
         source = open_source("a/b")
-        job = planned(source)
-        assert job.num_bytes == planned(open_source("a/b", headers_only=True)).num_bytes
+        job = job_of(source)
+        assert job.num_bytes == job_of(open_source("a/b", headers_only=True)).num_bytes
         grown = execute(job, tmp_path / "grown")
         stored = {request.name for request in hub.requests if request.is_stored}
         assert stored == {
@@ -173,7 +165,7 @@ class TestSelection:
         assert (grown / "README.md").read_text() == "kept"
         snapshot_download("a/b")  # as another program may; what it fetched beside is not carried along
         assert (source.path / "everything.safetensors").is_file()
-        assert carried_files(planned(open_source("a/b"))) == carried_files(job)
+        assert carried_files(job_of(open_source("a/b"))) == carried_files(job)
         assert sorted(path.name for path in (grown / "vae").iterdir()) == [
             "config.json",
             "diffusion_pytorch_model.safetensors",

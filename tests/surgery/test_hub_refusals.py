@@ -8,28 +8,19 @@ from typing import Any
 
 import huggingface_hub.constants
 import pytest
+from growths import job_of
 from hub_server import Hub
 
 from modelgrow.surgery import (
     CheckpointError,
-    ExpandOptions,
     GrowError,
-    Job,
-    Source,
     SourceError,
     execute,
     inspect,
     open_source,
-    plan_expand,
-    prepare,
 )
 
 Maker = Callable[..., Path]
-
-
-def planned(source: Source) -> Job:
-    options = ExpandOptions(mode="insert")
-    return prepare(source, lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, options))
 
 
 def refusal(argument: str, kind: type[GrowError] = SourceError, **options: Any) -> str:
@@ -72,7 +63,7 @@ def test_offline_with_all_that_is_needed(
     hub.requests.clear()
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     assert inspect(open_source("a/b", headers_only=True)) == before
-    assert execute(planned(open_source("a/b")), tmp_path / "grown").is_dir()
+    assert execute(job_of(open_source("a/b")), tmp_path / "grown").is_dir()
     assert hub.requests == []
 
 
@@ -125,7 +116,7 @@ def test_pickles_alone(hub: Hub, pipeline: Path, make_ltx: Maker, headers_only: 
     hub.publish("a/pipeline", pipeline)
     source = open_source("a/pipeline", headers_only=headers_only)
     with pytest.raises(SourceError, match="transformer has no safetensors: pickled weights can run code"):
-        planned(source)
+        job_of(source)
     assert not [request for request in hub.asked(".bin") if request.sent]
 
 

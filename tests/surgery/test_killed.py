@@ -19,8 +19,9 @@ from pathlib import Path
 from types import FrameType
 
 import pytest
+from growths import job_of, snapshot
 
-from modelgrow.surgery import ExpandOptions, Job, OutputError, execute, open_source, plan_expand, prepare
+from modelgrow.surgery import OutputError, execute
 from modelgrow.surgery import staging as staging_module
 from modelgrow.surgery.staging import staged, staged_file
 
@@ -35,16 +36,6 @@ print("ready", flush=True)
 execute(job, Path(output), workers=int(workers), overwrite=overwrite == "yes")
 """
 LEFTOVER = re.compile(r"\.grown\.partial-[a-z0-9_]{8}")
-
-
-def snapshot(folder: Path) -> dict[str, str]:
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
-def job_of(folder: Path, mode: str = "insert") -> Job:
-    options = ExpandOptions(mode=mode)
-    return prepare(open_source(str(folder)), lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, options))
 
 
 def start(base: Path, output: Path, *, workers: int = 2, overwrite: bool = False) -> subprocess.Popen[str]:

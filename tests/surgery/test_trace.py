@@ -8,16 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from growths import grow
 
 from modelgrow.surgery import (
     Checkpoint,
     CheckpointError,
-    ExpandOptions,
-    execute,
     open_checkpoint,
-    open_source,
-    plan_expand,
-    prepare,
 )
 from modelgrow.surgery.compare import broken_promises
 from modelgrow.surgery.content import Piece
@@ -102,12 +98,7 @@ class TestPromises:
     @pytest.fixture
     def grown(self, base: Path, tmp_path: Path) -> Path:
         """Twice as deep, and one block more before it."""
-        folder = base
-        for number, options in enumerate((ExpandOptions(mode="insert"), ExpandOptions(mode="prefix", blocks=1))):
-            chosen = options
-            job = prepare(open_source(str(folder)), lambda checkpoint, known: plan_expand(checkpoint, known, chosen))  # noqa: B023
-            folder = execute(job, tmp_path / f"step{number}")
-        return folder
+        return grow(grow(base, tmp_path / "deeper"), tmp_path / "grown", "prefix", blocks=1)
 
     def overwrite(self, folder: Path, name: str) -> None:
         tensor = open_checkpoint(folder).tensors[name]
@@ -122,7 +113,7 @@ class TestPromises:
 
     def test_kept(self, grown: Path, base: Path, tmp_path: Path) -> None:
         assert self.check(grown, base) == ()
-        assert self.check(grown, tmp_path / "step0") == ()
+        assert self.check(grown, tmp_path / "deeper") == ()
         self.overwrite(grown, TO_Q.format(0))  # a new block's: free
         assert self.check(grown, base) == ()
 

@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from growths import grow
 
-from modelgrow.surgery import ExpandOptions, execute, open_checkpoint, open_source, plan_expand, prepare
+from modelgrow.surgery import open_checkpoint
 
 
 @pytest.fixture
@@ -23,13 +24,7 @@ def base(make_pipeline: Callable[[], Path]) -> Path:
 
 
 def depths(base: Path, output: Path, components: Sequence[str]) -> tuple[int, int]:
-    options = ExpandOptions(mode="suffix", blocks=2)
-    job = prepare(
-        open_source(str(base)),
-        lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, options),
-        components=components,
-    )
-    grown = execute(job, output)
+    grown = grow(base, output, "suffix", blocks=2, components=components)
     checkpoints = [open_checkpoint(grown / name) for name in ("transformer", "transformer_2")]
     for checkpoint, name in zip(checkpoints, ("transformer", "transformer_2"), strict=True):
         assert (checkpoint.record is not None) == (not components or name in components)

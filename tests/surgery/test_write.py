@@ -14,21 +14,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from growths import job_of, snapshot
 
 from modelgrow.surgery import (
     CheckpointError,
     Copy,
-    ExpandOptions,
-    Job,
     OutputError,
     PlannedTensor,
     Tensor,
     Values,
     Zeros,
     execute,
-    open_source,
-    plan_expand,
-    prepare,
 )
 from modelgrow.surgery import write as write_module
 from modelgrow.surgery.apply import write_tensors
@@ -47,16 +43,6 @@ WAYS = {
 }
 ROWS, WIDTH = 1500, 999
 """Rows of 1998 bytes: nothing ends where a block or a chunk does; 3 MB a tensor."""
-
-
-def snapshot(folder: Path) -> dict[str, str]:
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
-def job_of(folder: Path, mode: str = "insert", blocks: int | None = None) -> Job:
-    options = ExpandOptions(mode=mode, blocks=blocks)
-    return prepare(open_source(str(folder)), lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, options))
 
 
 def refuse(monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...], number: int = errno.EXDEV) -> None:
@@ -213,8 +199,8 @@ class TestLinks:
     def test_files_that_stay_are_linked(self, make_ltx: Maker, tmp_path: Path) -> None:
         base = make_ltx(shards=3)
         before = snapshot(base)
-        linked = execute(job_of(base, "suffix", 1), tmp_path / "linked", link=True)
-        copied = execute(job_of(base, "suffix", 1), tmp_path / "copied")
+        linked = execute(job_of(base, "suffix", blocks=1), tmp_path / "linked", link=True)
+        copied = execute(job_of(base, "suffix", blocks=1), tmp_path / "copied")
         assert snapshot(linked) == snapshot(copied)
         assert not self.inodes(copied) & self.inodes(base)
         shared = {path.name for path in linked.iterdir() if path.stat().st_ino in self.inodes(base)}
@@ -245,7 +231,7 @@ class TestLinks:
         for path in base.iterdir():
             (snapshots / path.name).symlink_to(Path("..") / ".." / "blobs" / path.name)
         before = snapshot(base)
-        grown = execute(job_of(snapshots, "suffix", 1), tmp_path / "grown", link=True)
+        grown = execute(job_of(snapshots, "suffix", blocks=1), tmp_path / "grown", link=True)
         assert not any(path.is_symlink() for path in grown.iterdir())
         assert len(self.inodes(grown) & self.inodes(base)) == 3
         shutil.rmtree(snapshots)
@@ -258,13 +244,13 @@ class TestLinks:
     ) -> None:
         base = make_ltx(shards=3)
         refuse(monkeypatch, ("link",), number)
-        grown = execute(job_of(base, "suffix", 1), tmp_path / "grown", link=True)
+        grown = execute(job_of(base, "suffix", blocks=1), tmp_path / "grown", link=True)
         assert not self.inodes(grown) & self.inodes(base)
-        assert snapshot(grown) == snapshot(execute(job_of(base, "suffix", 1), tmp_path / "copied"))
+        assert snapshot(grown) == snapshot(execute(job_of(base, "suffix", blocks=1), tmp_path / "copied"))
 
     def test_links_take_no_room(self, make_ltx: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """20 MB, and 10 are free: too little for a copy."""
-        job = job_of(make_ltx(shards=3, depth=24, width=320), "suffix", 1)
+        job = job_of(make_ltx(shards=3, depth=24, width=320), "suffix", blocks=1)
         monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10_000_000))
         assert job.num_bytes > 20_000_000
         with pytest.raises(OutputError, match="GB free"):

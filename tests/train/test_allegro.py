@@ -9,6 +9,7 @@ import pytest
 import torch
 from diffusers import EulerAncestralDiscreteScheduler
 from diffusers.training_utils import compute_snr
+from growths import grow
 from tiny_allegro import OPTIONS
 from tiny_runs import bytes_of, settings
 from tiny_trained import tiny
@@ -16,13 +17,8 @@ from tiny_trained import tiny
 from modelgrow.pipelines.generate import GenerateOptions, generate
 from modelgrow.pipelines.load import load_pipeline
 from modelgrow.surgery import (
-    ExpandOptions,
     TrainError,
-    execute,
     open_checkpoint,
-    open_source,
-    plan_expand,
-    prepare,
 )
 from modelgrow.train.families import allegro
 from modelgrow.train.objectives.min_snr import MinSnr
@@ -124,11 +120,7 @@ def test_sizes_of_the_published_vae(sizes: tuple[int, ...], fit: tuple[int, ...]
 
 def test_only_what_is_new_trains_and_the_result_makes_clips(tmp_path: Path) -> None:
     tiny("allegro").save_pretrained(tmp_path / "base")
-    options = ExpandOptions(mode="insert", blocks=1)
-    job = prepare(
-        open_source(str(tmp_path / "base")), lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, options)
-    )
-    grown = execute(job, tmp_path / "grown")
+    grown = grow(tmp_path / "base", tmp_path / "grown", blocks=1)
     sizes = {name: OPTIONS[name] for name in ("num_frames", "height", "width")}
     result = train(settings(grown, tmp_path / "run", data="shapes:1:2", steps=2, batch_size=2, **sizes))
     record = open_checkpoint(grown / "transformer").record

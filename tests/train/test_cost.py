@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 from architectures import ARCHITECTURES
+from growths import job_of
 from models import save
 
 from modelgrow.pipelines.models import load_model
 from modelgrow.pipelines.probes import random_inputs
-from modelgrow.surgery import ExpandOptions, execute, open_checkpoint, open_source, plan_expand, prepare
+from modelgrow.surgery import execute, open_checkpoint
 from modelgrow.train.cost import Cost, measure_step
 from modelgrow.train.select import add_lora, freeze_all_but, names_to_train
 
@@ -23,9 +24,7 @@ CONFIG = {**ROW.tiny, "num_layers": 12, "sample_frames": 17, "sample_width": 16,
 def grown(tmp_path: Path, mode: str) -> Any:
     """12 blocks and 4 new ones: a quarter of the grown model."""
     base = save(tmp_path / "base", ROW.class_name, CONFIG)
-    options = ExpandOptions(mode=mode, blocks=4)
-    job = prepare(open_source(str(base)), lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, options))
-    return open_checkpoint(execute(job, tmp_path / mode, overwrite=True))
+    return open_checkpoint(execute(job_of(base, mode, blocks=4), tmp_path / mode, overwrite=True))
 
 
 def cost(tmp_path: Path, mode: str, train: str) -> Cost:

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from growths import grow
 from tiny_runs import settings
 from tiny_trained import BUILDERS, OPTIONS, tiny
 
-from modelgrow.surgery import ExpandOptions, execute, open_checkpoint, open_source, plan_expand, prepare
+from modelgrow.surgery import open_checkpoint
 from modelgrow.train.run import train
 
 pytestmark = [
@@ -27,11 +28,7 @@ def sizes(name: str) -> dict[str, Any]:
 @pytest.mark.parametrize("name", list(BUILDERS))
 def test_it_trains(name: str, tmp_path: Path) -> None:
     tiny(name).save_pretrained(tmp_path / "base")
-    options = ExpandOptions(mode="suffix", blocks=1)
-    job = prepare(
-        open_source(str(tmp_path / "base")), lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, options)
-    )
-    grown = execute(job, tmp_path / "grown")
+    grown = grow(tmp_path / "base", tmp_path / "grown", "suffix", blocks=1)
     result = train(settings(grown, tmp_path / "run", data="shapes:1:2", steps=2, batch_size=1, **sizes(name)))
     component = next(path.name for path in grown.iterdir() if path.name in ("transformer", "unet"))
     record = open_checkpoint(result.model / component).record
@@ -50,9 +47,7 @@ def test_pixart_as_published_trains(tmp_path: Path) -> None:
     tiny("pixart").save_pretrained(base)
     for file in (base / "transformer" / "config.json", base / "model_index.json"):
         file.write_text(file.read_text().replace("PixArtTransformer2DModel", "Transformer2DModel"))
-    options = ExpandOptions(mode="suffix", blocks=1)
-    job = prepare(open_source(str(base)), lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, options))
-    grown = execute(job, tmp_path / "grown")
+    grown = grow(base, tmp_path / "grown", "suffix", blocks=1)
     result = train(settings(grown, tmp_path / "run", data="shapes:1:2", steps=2, batch_size=1, **sizes("pixart")))
     assert result.changed is not None
     assert result.changed.moved > 0

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from growths import grow
 from PIL import Image
 from tiny_hunyuan_video15 import OPTIONS, hunyuan_video15, hunyuan_video15_i2v
 from tiny_runs import bytes_of, settings
 
-from modelgrow.surgery import ExpandOptions, TrainError, execute, open_source, plan_expand, prepare
+from modelgrow.surgery import TrainError
 from modelgrow.train.batch import generator_of, text_of
 from modelgrow.train.data.encode import to_pixels
 from modelgrow.train.families import family_of
@@ -153,11 +154,7 @@ def test_what_mean_flow_distilled_is_not_trained(tmp_path: Path) -> None:
 def test_a_run_from_images_trains_what_is_new_and_nothing_else(i2v: Any, tmp_path: Path) -> None:
     assert family_of("HunyuanVideo15Transformer3DModel") is family
     i2v.save_pretrained(tmp_path / "base")
-    options = ExpandOptions(mode="suffix", blocks=1)
-    job = prepare(
-        open_source(str(tmp_path / "base")), lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, options)
-    )
-    grown = execute(job, tmp_path / "grown")
+    grown = grow(tmp_path / "base", tmp_path / "grown", "suffix", blocks=1)
     (grown / "generation.json").write_text('{"num_inference_steps": 2}')
     # Its pipeline takes no height and width, the settings do.
     previews = {"previews": ("a red circle",), "preview_every": 3}

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 from diffusers.models.transformers.transformer_kandinsky import Kandinsky5Attention
+from growths import grow
 from tiny_kandinsky5 import OPTIONS, kandinsky5, kandinsky5_i2v
 from tiny_runs import bytes_of, settings
 
-from modelgrow.surgery import ExpandOptions, execute, open_source, plan_expand, prepare
 from modelgrow.train.cost import measure_step
 from modelgrow.train.families import family_of
 from modelgrow.train.families import kandinsky5 as family
@@ -32,7 +32,7 @@ SIZE = {name: OPTIONS[name] for name in ("num_frames", "height", "width")}
 @pytest.mark.parametrize("build", [kandinsky5, kandinsky5_i2v])
 def test_a_run_trains_what_is_new_and_nothing_else(build: Any, tmp_path: Path) -> None:
     assert family_of("Kandinsky5Transformer3DModel") is family
-    grown = grow(build(), tmp_path)
+    grown = grown_of(build(), tmp_path)
     changes = {"data": "shapes:1:2", "steps": 3, "batch_size": 2, **SIZE}
     result = train(settings(grown, tmp_path / "run", **changes))
     before, after = bytes_of(grown), bytes_of(result.model)
@@ -51,20 +51,16 @@ def test_lora_is_on_every_attention_projection_and_nothing_else() -> None:
     assert layers == {f"{name}.{part}" for name in attended for part in ("to_query", "to_key", "to_value", "out_layer")}
 
 
-def grow(pipeline: Any, folder: Path) -> Path:
+def grown_of(pipeline: Any, folder: Path) -> Path:
     """With one block more at its end."""
     pipeline.save_pretrained(folder / "base")
-    options = ExpandOptions(mode="suffix", blocks=1)
-    job = prepare(
-        open_source(str(folder / "base")), lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, options)
-    )
-    return execute(job, folder / "grown")
+    return grow(folder / "base", folder / "grown", "suffix", blocks=1)
 
 
 def test_the_cached_trunk_is_the_trunk_of_each_clip(tmp_path: Path) -> None:
     """Clips that are called one by one find their own rows of it, and captions that are dropped their own length."""
     changes = {"data": "shapes:1-2:4", "batch_size": 2, "cache_trunk": 2, "caption_dropout": 0.5, **SIZE}
-    run = set_up(settings(grow(kandinsky5(), tmp_path), tmp_path / "run", **changes), lambda _: None)
+    run = set_up(settings(grown_of(kandinsky5(), tmp_path), tmp_path / "run", **changes), lambda _: None)
     loop = Loop(run=run, report=lambda _: None)
     trunk = make_trunk(loop, lambda _: None)
     for number in range(3):

@@ -8,19 +8,15 @@ from typing import Any
 import pytest
 import torch
 from diffusers import LTX2ImageToVideoPipeline
+from growths import grow
 from PIL import Image
 from tiny_ltx2 import OPTIONS, isolated, ltx2
 from tiny_runs import bytes_of, settings
 from tiny_trained import tiny
 
 from modelgrow.surgery import (
-    ExpandOptions,
     TrainError,
-    execute,
     open_checkpoint,
-    open_source,
-    plan_expand,
-    prepare,
 )
 from modelgrow.train.families import ltx2 as family
 from modelgrow.train.objectives import RectifiedFlow
@@ -139,11 +135,7 @@ def test_what_sound_alone_goes_through_can_not_train() -> None:
 
 def test_only_the_new_blocks_video_half_trains(tmp_path: Path) -> None:
     tiny("ltx2").save_pretrained(tmp_path / "base")
-    options = ExpandOptions(mode="suffix", blocks=1)
-    job = prepare(
-        open_source(str(tmp_path / "base")), lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, options)
-    )
-    grown = execute(job, tmp_path / "grown")
+    grown = grow(tmp_path / "base", tmp_path / "grown", "suffix", blocks=1)
     sizes = {name: OPTIONS[name] for name in ("num_frames", "height", "width")}
     result = train(settings(grown, tmp_path / "run", data="shapes:1:2", steps=2, batch_size=2, **sizes))
     record = open_checkpoint(grown / "transformer").record

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from growths import grow
 from open_sora_flow_case import load_model, tensors
 from tiny_open_sora import open_sora, save_open_sora
 from tiny_pipelines import load_aligned
 from tiny_runs import bytes_of, settings
 
 from modelgrow.pipelines.open_sora.flow import timestep_transform
-from modelgrow.surgery import ExpandOptions, execute, open_checkpoint, open_source, plan_expand, prepare
+from modelgrow.surgery import open_checkpoint
 from modelgrow.train.families import family_of
 from modelgrow.train.loop import Loop
 from modelgrow.train.objectives import Diffusion
@@ -132,9 +133,7 @@ SHORT: dict[str, Any] = {"data": "shapes:2-3:4", "num_frames": 17, "height": 32,
 
 def grown(folder: Path, version: str = "1.2") -> Path:
     base = save_open_sora(folder / "base", version=version)
-    options = ExpandOptions(mode="insert")
-    job = prepare(open_source(str(base)), lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, options))
-    return execute(job, folder / "grown")
+    return grow(base, folder / "grown")
 
 
 def test_a_run_changes_only_what_is_new_and_the_loss_falls(tmp_path: Path) -> None:

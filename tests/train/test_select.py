@@ -8,19 +8,15 @@ from typing import Any
 import pytest
 import torch
 from architectures import row_of
+from growths import grow
 from models import save
 
 from modelgrow.pipelines.models import load_model
 from modelgrow.pipelines.probes import random_inputs
 from modelgrow.surgery import (
-    ExpandOptions,
     Record,
     TrainError,
-    execute,
     open_checkpoint,
-    open_source,
-    plan_expand,
-    prepare,
 )
 from modelgrow.train.select import add_lora, freeze_all_but, names_to_train
 
@@ -29,10 +25,7 @@ ROW = row_of("wan")
 
 def grown(tmp_path: Path, dtype: torch.dtype = torch.float32, **options: Any) -> tuple[Any, Record]:
     base = save(tmp_path / "base", ROW.class_name, ROW.tiny)
-    job = prepare(
-        open_source(str(base)), lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, ExpandOptions(**options))
-    )
-    checkpoint = open_checkpoint(execute(job, tmp_path / "grown"))
+    checkpoint = open_checkpoint(grow(base, tmp_path / "grown", **options))
     assert checkpoint.record is not None
     return load_model(checkpoint, dtype=dtype), checkpoint.record
 
