@@ -139,7 +139,7 @@ def produce(
 
 def _check_second_stage(pipeline: Any, size: tuple[int, int]) -> None:
     """Before the first one takes its time."""
-    if "video" not in parameters_of(pipeline):
+    if not {"video", "strength"} <= set(parameters_of(pipeline)):
         raise GenerateError(f"{type(pipeline).__name__} has no second stage: it takes no video to make anew")
     if hasattr(pipeline, "check_size"):
         pipeline.check_size(*size)

@@ -53,10 +53,11 @@ def rows(checkpoint: Checkpoint, told: Mapping[str, Any]) -> list[tuple[str, str
         "grown-blocks": "the blocks that hold something new; every other weight is the base's, byte for byte",
     }.get(str(told["train"]), "every weight")
     sizes = ", ".join(f"{b['clips']} of {b['num_frames']} x {b['height']} x {b['width']}" for b in told["buckets"])
+    beside = f", with {' and '.join(told['controls'])}" if told.get("controls") else ""
     found = [
         ("what trained", f"{told['parameters']:,} of {checkpoint.num_parameters:,} parameters: {trained}"),
         ("new by growth", f"{new:,} parameters"),
-        ("data", f"`{told['data']}`: clips {sizes} (frames x height x width)"),
+        ("data", f"`{told['data']}`: clips {sizes} (frames x height x width){beside}"),
         *([("trained in", f"`{told['pipeline']}`")] if "pipeline" in told else []),
         ("steps", f"{told['steps']:,} of {told['batch_size']} clips, {told['steps'] * told['batch_size']:,} in all"),
         ("time", f"{timedelta(seconds=round(told['seconds']))} on {told['device']}"),

@@ -106,6 +106,7 @@ def write_card(run: Run, loop: Loop, told: dict[str, Any], output: Path) -> None
         "name": f"{run.source.name}, trained",
         "parameters": sum(parameter.numel() for _, parameter in run.trained),
         "buckets": [vars(bucket) for bucket in run.data.buckets],
+        "controls": [control.name for control in run.data.controls if control.read],
         "schedule": run.settings.schedule,
         "cache_trunk": run.settings.cache_trunk,
         "first_loss": loop.first_loss,

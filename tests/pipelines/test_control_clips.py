@@ -27,6 +27,7 @@ from modelgrow.pipelines.export import write_mp4
 from modelgrow.pipelines.generate import Generated, GenerateOptions, generate
 from modelgrow.pipelines.inputs import read_video
 from modelgrow.pipelines.load import load_pipeline
+from modelgrow.pipelines.produce import produce
 from modelgrow.surgery import GenerateError
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -231,6 +232,10 @@ def test_what_is_refused(files: dict[str, str], tiny_pipeline: Path, tmp_path: P
     ):
         with pytest.raises(GenerateError, match=words):
             made(pipeline, files, names, **options)
+    reader.save_pretrained(tmp_path / "vace")
+    options = GenerateOptions(prompt=PROMPT, controls={"control_video": files["control_video"]}, **SIZE)
+    with pytest.raises(GenerateError, match="WanVACEPipeline has no second stage: it takes no video to make anew"):
+        produce(str(tmp_path / "vace"), options, tmp_path / "c.gif", second_stage=(64, 96))
     (tmp_path / "no.mp4").write_bytes(b"no clip")
     for name, words in (("missing.mp4", "no such clip"), ("no.mp4", "no clip that can be read")):
         with pytest.raises(GenerateError, match=words):

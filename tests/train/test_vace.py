@@ -176,6 +176,7 @@ def test_a_run_with_control_clips_shows_what_it_makes_of_them(pipeline: Any, tmp
     said: list[str] = []
     result = train(settings(grown, tmp_path / "run", **changes), announce=said.append)
     assert result.trained_parameters
+    assert "(frames x height x width), with control_video |" in (result.model / "README.md").read_text()
     report = json.loads((tmp_path / "run" / "data.json").read_text())
     assert (report["clips"], report["num_frames"]["most"]) == (2, 6)
     assert report["refused"] == [{"name": "c.mp4", "reason": "has no control_video, and others have"}]
