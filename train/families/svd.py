@@ -50,7 +50,8 @@ def encode_conditions(pipeline: Any, pixels: torch.Tensor, frame_rates: list[flo
         frame_rates: Frames per second of each clip, None where it does not say.
     """
     first = pixels[:, :, 0].to(pipeline.vae.dtype)
-    small = (_resize_with_antialiasing(first.float(), (CLIP_SIDE, CLIP_SIDE)) + 1) / 2
+    # CLIP's processor makes numpy arrays, which nothing on a GPU can become.
+    small = (_resize_with_antialiasing(first.float(), (CLIP_SIDE, CLIP_SIDE)) + 1).cpu() / 2
     rates = torch.tensor([rate or FRAME_RATE for rate in frame_rates], device=pixels.device)
     numbers = torch.stack([rates.round() - 1, motion_bucket(pixels).float(), torch.zeros_like(rates)], dim=1)
     return {
