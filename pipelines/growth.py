@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from modelgrow.surgery import CheckpointError, SourceError
-from modelgrow.surgery.hub import fetch_file
+from modelgrow.surgery.hub import fetch_file, is_hub_id
 from modelgrow.surgery.packed import GROWTH_NAME, read_packed
 from modelgrow.surgery.slot import slot_of
 from modelgrow.surgery.trace import names_after, rename
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from modelgrow.surgery.packed import Packed, PackedComponent
 
 M = TypeVar("M")
-
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 
 def load_growth(model: M, growth: str | Path, *, component: str | None = None) -> M:
@@ -85,7 +83,7 @@ def _locate(growth: str | Path) -> Path:
         path = path / GROWTH_NAME
     if path.exists():
         return path
-    if not _HUB_ID.fullmatch(str(growth)) or str(growth).endswith(".safetensors"):
+    if not is_hub_id(str(growth)) or str(growth).endswith(".safetensors"):
         raise SourceError(f"{path}: no such file. 'grow pack' makes one, {GROWTH_NAME}")
     return fetch_file(str(growth), GROWTH_NAME)
 
