@@ -18,6 +18,7 @@ from .checksums import write_checksums
 from .content import stored_in
 from .disk import check_room, write_text
 from .errors import SourceError
+from .extension import extension_of
 from .grown import stock_name
 from .index import edit_index, follow_slots, index_before, index_edits
 from .layout import OutputFile, lay_out
@@ -138,6 +139,7 @@ def prepare(
         anatomy = known[stock_name(str(checkpoint.class_name))]
         refuse_packed(checkpoint)
         check_stacks(checkpoint, anatomy)
+        extension_of(checkpoint.config)
         plans[name] = operation(checkpoint, anatomy)
         plans[name].validate(checkpoint)
     index_edits(source.pipeline, plans)

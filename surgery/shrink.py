@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .anatomy_files import anatomies
 from .clip_default import restored
 from .content import Copy, stored_in
 from .errors import PlanError, SourceError
 from .extension import OPERATION
 from .fingerprint import fingerprint_of_planned
+from .grown import stock_name
 from .job import Job
 from .plan import Plan
 from .record import Record
+from .stacks import check_stacks
 from .tensor import is_here
 from .trace import listed
 from .undo import take_back
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from .checkpoint import Checkpoint
     from .source import Source
@@ -115,11 +118,12 @@ def prepare_shrink(source: Source, *, components: Sequence[str] = ()) -> Job:
 
 
 def choose_grown(source: Source, names: Sequence[str]) -> Mapping[str, Checkpoint]:
-    """The components with a growth.json, or those named. Raises `SourceError`."""
+    """The components with a growth.json, or those named. Raises `SourceError`, and `CheckpointError` for damage."""
     by_name = {component.name: component.checkpoint for component in source.components}
     for name in names:
         if name not in by_name:
-            raise SourceError(f"{source.name}: has no component {name!r}; it has: {', '.join(by_name) or 'none'}")
+            has = f"it has: {', '.join(by_name)}" if source.pipeline is not None else "it is one by itself"
+            raise SourceError(f"{source.name}: has no component {name!r}; {has}")
     found = {
         name: checkpoint
         for name, checkpoint in by_name.items()
@@ -132,7 +136,17 @@ def choose_grown(source: Source, names: Sequence[str]) -> Mapping[str, Checkpoin
             f"{source.name}: {what} no growth.json, so nothing says that it has grown. Every growth writes one beside "
             "config.json; name the folder that holds it"
         )
+    _check_known(found.values())
     return found
+
+
+def _check_known(checkpoints: Iterable[Checkpoint]) -> None:
+    """What a grown model of a known architecture must be. Raises `CheckpointError`."""
+    known = anatomies()
+    for checkpoint in checkpoints:
+        anatomy = known.get(stock_name(str(checkpoint.class_name)))
+        if anatomy is not None:
+            check_stacks(checkpoint, anatomy)
 
 
 def _earlier(record: Record | None) -> Record | None:

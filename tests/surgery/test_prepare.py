@@ -15,6 +15,7 @@ from modelgrow.surgery import (
     ExtendOptions,
     GrowError,
     PlanError,
+    execute,
     open_source,
     plan_expand,
     plan_extend_frames,
@@ -22,7 +23,10 @@ from modelgrow.surgery import (
 )
 from modelgrow.surgery.header import write_header
 from modelgrow.surgery.index import index_edits
+from modelgrow.surgery.pack import prepare_pack
 from modelgrow.surgery.plan import Plan
+from modelgrow.surgery.shrink import prepare_shrink
+from modelgrow.surgery.source import Source
 
 Operation = Callable[..., Any]
 
@@ -64,6 +68,26 @@ def test_weights_that_bitsandbytes_packed(tmp_path: Path, operation: Operation) 
     error = refusal(tmp_path, operation)
     assert isinstance(error, PlanError)
     assert "'transformer_blocks.0.attn1.to_out.0.weight' is packed in 4 bits by bitsandbytes" in str(error)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_an_extension_that_nobody_wrote(make_ltx: Callable[..., Path], operation: Operation) -> None:
+    folder = make_ltx()
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "frame_extension": 8}))
+    assert "frame_extension is 8, expected what 'grow extend-frames' writes" in str(refusal(folder, operation))
+
+
+@pytest.mark.parametrize("prepare_back", [prepare_shrink, prepare_pack])
+def test_the_way_back_asks_the_same(
+    make_ltx: Callable[..., Path], tmp_path: Path, prepare_back: Callable[[Source], Any]
+) -> None:
+    grown = execute(prepare(open_source(str(make_ltx())), OPERATIONS[0]), tmp_path / "grown")
+    prepare_back(open_source(str(grown)))
+    config = json.loads((grown / "config.json").read_text())
+    (grown / "config.json").write_text(json.dumps({**config, "num_layers": "6"}))
+    with pytest.raises(CheckpointError, match="num_layers = '6', expected a number of blocks"):
+        prepare_back(open_source(str(grown)))
 
 
 def test_a_class_of_somebody_elses_library_is_not_replaced() -> None:
