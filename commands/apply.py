@@ -32,10 +32,11 @@ EPILOG = (
 @grouped
 def apply(
     growth: Annotated[
-        Path,
+        str,
         typer.Argument(
             metavar="GROWTH",
-            help="What 'grow pack' wrote, growth.safetensors; or ExVideo's weights as published.",
+            help="What 'grow pack' wrote: growth.safetensors, its folder, or a Hub id of that; or ExVideo's weights as "
+            "published.",
             show_default=False,
         ),
     ],
@@ -56,22 +57,24 @@ def apply(
 ) -> None:
     """Put a packed growth onto its base: the grown folder, byte for byte."""
     from modelgrow.surgery.exvideo_weights import is_exvideo, prepare_weights
+    from modelgrow.surgery.growth_file import find_growth
     from modelgrow.surgery.packed import read_packed
     from modelgrow.surgery.staging import check_output
     from modelgrow.surgery.unpack import execute_apply, prepare_apply
 
     opening = Opening(variant=variant, revision=revision)
-    if growth.is_file() and is_exvideo(growth):
+    path = find_growth(growth)
+    if is_exvideo(path):
         writing = Writing(output=output, **asdict(saving))
         carry_out(
             base,
-            lambda source, _: prepare_weights(growth, source),
+            lambda source, _: prepare_weights(path, source),
             opening,
             writing,
             name=lambda job: _target(job.source),
         )
         return
-    packed = read_packed(growth)
+    packed = read_packed(path)
     source = look_at(base, opening)
     target = output or _target(source)
     application = prepare_apply(packed, source)
@@ -79,7 +82,7 @@ def apply(
         _show(application, target, saving)
         return
     if application.missing:
-        check_output(target, inputs=[source.path, growth], overwrite=saving.overwrite)
+        check_output(target, inputs=[source.path, path], overwrite=saving.overwrite)
         application = prepare_apply(packed, fetched(base, opening, source, application.missing))
     with moving_bytes(2 * application.num_bytes) as advance:
         execute_apply(application, target, overwrite=saving.overwrite, progress=advance)

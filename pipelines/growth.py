@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from modelgrow.surgery import CheckpointError, SourceError
-from modelgrow.surgery.hub import fetch_file, is_hub_id
-from modelgrow.surgery.packed import GROWTH_NAME, read_packed
+from modelgrow.surgery.growth_file import find_growth
+from modelgrow.surgery.packed import read_packed
 from modelgrow.surgery.slot import slot_of
 from modelgrow.surgery.trace import names_after, rename
 
@@ -51,7 +51,7 @@ def load_growth(model: M, growth: str | Path, *, component: str | None = None) -
         SourceError: There is no such file, or the growth is of another base.
         CheckpointError: The growth is damaged, or the model is not in a state to be grown.
     """
-    packed = read_packed(_locate(growth))
+    packed = read_packed(find_growth(growth))
     if not hasattr(model, "register_modules"):
         alone: M = _grow(model, _only(packed, component), packed, type(model).__name__)
         return alone
@@ -75,17 +75,6 @@ def read_along(pipeline: Any) -> None:
         stock: Any = type(pipeline)
         pipeline.__class__ = grown_pipeline(stock)
         pipeline.register_modules(llm=None, llm_tokenizer=None)
-
-
-def _locate(growth: str | Path) -> Path:
-    path = Path(growth)
-    if path.is_dir():
-        path = path / GROWTH_NAME
-    if path.exists():
-        return path
-    if not is_hub_id(str(growth)) or str(growth).endswith(".safetensors"):
-        raise SourceError(f"{path}: no such file. 'grow pack' makes one, {GROWTH_NAME}")
-    return fetch_file(str(growth), GROWTH_NAME)
 
 
 def _only(packed: Packed, component: str | None) -> PackedComponent:

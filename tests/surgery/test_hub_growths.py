@@ -133,6 +133,16 @@ class TestApply:
         assert run(grow, *words, "--dry-run")["download"] == 0
         assert not asked(hub)
 
+    def test_both_on_the_hub(self, hub: Hub, grown: Path, grow: Grow, tmp_path: Path) -> None:
+        pack(grown, tmp_path / "packed")
+        hub.publish("a/growth", tmp_path / "packed")
+        run(grow, "apply", "a/growth", "--base", "a/base", "-o", "again")
+        run(grow, "apply", "packed", "--base", "a/base", "-o", "folder")
+        assert snapshot(tmp_path / "again") == snapshot(tmp_path / "folder") == snapshot(grown)
+        code, _, err = grow("apply", "a/base", "--base", "a/base")
+        assert code == 1
+        assert "a/base: there is no growth.safetensors in it; it holds" in err
+
     def test_other_files_by_their_sizes(self, hub: Hub, wide: Path, grown: Path, grow: Grow, tmp_path: Path) -> None:
         pack(grown, tmp_path / "growth.safetensors")
         (wide / "vae" / "diffusion_pytorch_model.safetensors").write_bytes(
