@@ -54,11 +54,10 @@ def count(number: int) -> str:
     return str(number)
 
 
-def size(number: int) -> str:
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if number >= size:
-            return f"{number / size:.3g} {unit}"
-    return f"{number} bytes"
+def size(num_bytes: int) -> str:
+    from modelgrow.surgery.disk import size
+
+    return size(num_bytes)
 
 
 def print_json(output: Path, about: Mapping[str, Any], *, download: int | None = None) -> None:

@@ -50,11 +50,18 @@ def sync_folder(path: Path) -> None:
         os.close(folder)
 
 
+def size(num_bytes: int) -> str:
+    """As people say it: "1.4 MB"."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if num_bytes >= scale:
+            return f"{num_bytes / scale:.3g} {unit}"
+    return f"{num_bytes} bytes"
+
+
 def check_room(output: Path, num_bytes: int) -> None:
     """Refuse what will not fit on the disk of `output`, whose parent exists. Raises `OutputError`."""
     free = shutil.disk_usage(output.parent).free
     if free < num_bytes:
         raise OutputError(
-            f"{output}: needs {num_bytes / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB free. "
-            "Choose another disk with -o"
+            f"{output}: needs {size(num_bytes)}, the disk has {size(free)} free. Choose another disk with -o"
         )

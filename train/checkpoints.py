@@ -41,10 +41,25 @@ class State:
 
 
 def save(folder: Path, state: State) -> Path:
-    """Write a checkpoint beside its final name and move it there."""
+    """Write a checkpoint beside its final name and move it there. Raises `TrainError` if it can't be written."""
     final = folder / f"step-{state.step:08d}"
     work = folder / f".{final.name}.partial"
     shutil.rmtree(work, ignore_errors=True)
+    try:
+        _write(work, state)
+    except (SafetensorError, OSError) as error:  # of a full disk safetensors has an error of its own
+        shutil.rmtree(work, ignore_errors=True)
+        raise TrainError(
+            f"{final}: can't be written: {error}. Checkpoints before it stay; where the disk is full, make room, and "
+            "the same command goes on from the last one"
+        ) from error
+    shutil.rmtree(final, ignore_errors=True)
+    work.rename(final)
+    return final
+
+
+def _write(work: Path, state: State) -> None:
+    """All of a checkpoint, durably."""
     work.mkdir(parents=True)
     tensors, rest = _split(state.optimizer)
     save_file({name: t.contiguous() for name, t in state.trained.items()}, work / "trained.safetensors")
@@ -64,9 +79,6 @@ def save(folder: Path, state: State) -> Path:
     for path in work.iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())
-    shutil.rmtree(final, ignore_errors=True)
-    work.rename(final)
-    return final
 
 
 def load(path: Path) -> State:

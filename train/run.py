@@ -19,6 +19,7 @@ from .memory import predict_memory
 from .preview import Previews
 from .preview_image import check_image
 from .progress import EDGE, Progress
+from .room import room_of
 from .setup import set_up
 from .trunk import Trunk, trunk_depth
 from .zero import is_zero
@@ -115,6 +116,7 @@ def train(
     if settings.cache_trunk:
         loop.trunk = make_trunk(loop, tell)
     say(f"{sum(p.numel() for _, p in run.trained):,} parameters train; {memory.sentence}")
+    say(room_of(run).sentence)
     if run.quantized:
         say(run.quantized.sentence)
     if loop.step:

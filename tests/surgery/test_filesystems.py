@@ -69,7 +69,7 @@ class TestFullDisk:
     ) -> None:
         base = make_ltx(depth=12, width=320, shards=3)
         before = snapshot(base)
-        with pytest.raises(OutputError, match=r"needs 0.0 GB, the disk has 0.0 GB free"):
+        with pytest.raises(OutputError, match=r"needs 12\.4 MB, the disk has 8\.39 MB free"):
             execute(job_of(base, "insert"), small_disk / "grown", workers=workers)
         monkeypatch.setattr("modelgrow.surgery.job.check_room", lambda output, num_bytes: None)
         with pytest.raises(OutputError, match="the disk is full"):
