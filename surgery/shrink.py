@@ -119,16 +119,8 @@ def prepare_shrink(source: Source, *, components: Sequence[str] = ()) -> Job:
 
 def choose_grown(source: Source, names: Sequence[str]) -> Mapping[str, Checkpoint]:
     """The components with a growth.json, or those named. Raises `SourceError`, and `CheckpointError` for damage."""
-    by_name = {component.name: component.checkpoint for component in source.components}
-    for name in names:
-        if name not in by_name:
-            has = f"it has: {', '.join(by_name)}" if source.pipeline is not None else "it is one by itself"
-            raise SourceError(f"{source.name}: has no component {name!r}; {has}")
-    found = {
-        name: checkpoint
-        for name, checkpoint in by_name.items()
-        if checkpoint is not None and checkpoint.record is not None and (name in names or not names)
-    }
+    chosen = (component for name, component in source.named(names).items() if name in names or not names)
+    found = {c.name: c.checkpoint for c in chosen if c.checkpoint is not None and c.checkpoint.record is not None}
     missing = [name for name in names if name not in found]
     if missing or not found:
         what = f"{missing[0]} has" if missing else "it has"

@@ -56,6 +56,15 @@ class Source:
     elsewhere: Mapping[str, int] = field(default_factory=dict)
     """Those of them that were not downloaded, and their bytes. A plan needs none."""
 
+    def named(self, names: Iterable[str]) -> dict[str, Component]:
+        """All components by their names, with these among them. Raises `SourceError` if one is not."""
+        by_name = {component.name: component for component in self.components}
+        for name in names:
+            if name not in by_name:
+                has = f"it has: {', '.join(by_name)}" if self.pipeline is not None else "it is one by itself"
+                raise SourceError(f"{self.name}: has no component {name!r}; {has}")
+        return by_name
+
     def holding(self, tensors: Iterable[Tensor]) -> dict[str, int]:
         """The files still on the Hub that hold these tensors: path in the folder -> bytes."""
         files = {tensor.file for tensor in tensors if not is_here([tensor])}
@@ -198,11 +207,7 @@ def choose(source: Source, names: Sequence[str], growable: Collection[str]) -> d
     Raises:
         SourceError: A name is not there, or nothing can grow.
     """
-    by_name = {component.name: component for component in source.components}
-    for name in names:
-        if name not in by_name:
-            has = f"it has: {', '.join(by_name)}" if source.pipeline is not None else "it is one by itself"
-            raise SourceError(f"{source.name}: has no component {name!r}; {has}")
+    by_name = source.named(names)
     candidates = [by_name[name] for name in names] if names else list(source.components)
     able = [c for c in candidates if stock_name(c.class_name) in growable]
     chosen = {c.name: c.checkpoint for c in able if c.checkpoint is not None}
