@@ -68,8 +68,8 @@ class Source:
     def holding(self, tensors: Iterable[Tensor]) -> dict[str, int]:
         """The files still on the Hub that hold these tensors: path in the folder -> bytes."""
         files = {tensor.file for tensor in tensors if not is_here([tensor])}
-        places = sorted(file.relative_to(self.path).as_posix() for file in files)
-        return {place: self.elsewhere[place] for place in places}
+        places = {file.relative_to(self.path).as_posix() for file in files}
+        return {place: size for place, size in self.elsewhere.items() if place in places}
 
 
 def open_source(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub.constants
 import pytest
 from exvideo_cases import apply_weights, base_of, extension_of
 from growths import grow as grow_folder
@@ -250,6 +251,20 @@ def test_an_included_language_model_is_fetched_when_the_plan_holds(
     assert not asked(hub)
     assert grow(*words, "out")[0] == 0
     assert asked(hub) == {"model.safetensors"}
+
+
+def test_out_of_reach_what_was_downloaded_is_enough(
+    hub: Hub, grown: Path, grow: Grow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(grow, "pack", "a/grown", "-o", "growth")
+    words = ("apply", "growth", "--base", "a/base")
+    run(grow, *words, "-o", "again")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    run(grow, *words, "-o", "once more")
+    assert snapshot(tmp_path / "once more") == snapshot(tmp_path / "again") == snapshot(grown)
+    code, _, err = grow("pack", "a/grown", "-o", "other")  # of the VAE, which packing does not need, not even a header
+    assert code == 1
+    assert "a/grown: not a folder here, and it can't be had from the Hub: the cache lacks it, or some of it" in err
 
 
 def test_nothing_is_made_of_headers(hub: Hub, grown: Path, tmp_path: Path) -> None:
