@@ -106,7 +106,7 @@ def main() -> None:
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        _fail(f"{error.filename or 'what is printed'}: can't be written: {error.strerror}")
+        _fail(f"{error.filename or 'the output'}: can't be written: {error.strerror}")
 
 
 if __name__ == "__main__":

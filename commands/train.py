@@ -15,6 +15,7 @@ from .options import AsJson
 if TYPE_CHECKING:
     from modelgrow.train.progress import Progress
     from modelgrow.train.run import Result
+    from modelgrow.train.settings import Settings
 
 EPILOG = (
     "Examples:\n\n"
@@ -156,12 +157,17 @@ def train(
         from modelgrow.train.run import train as run
         from modelgrow.train.settings import parse_settings, read_settings
 
-        result = run(
-            read_settings(config, {**parse_settings(more or []), **given}),
-            tell=status.update,
-            report=lambda progress: status.update(_line(progress)),
-            announce=lambda line: err.print(line, highlight=False, markup=False, soft_wrap=True),
-        )
+        settings = read_settings(config, {**parse_settings(more or []), **given})
+        try:
+            result = run(
+                settings,
+                tell=status.update,
+                report=lambda progress: status.update(_line(progress)),
+                announce=lambda line: err.print(line, highlight=False, markup=False, soft_wrap=True),
+            )
+        except KeyboardInterrupt:
+            err.print(_stopped(settings), highlight=False, markup=False, soft_wrap=True)
+            raise
     if as_json:
         print(json.dumps(result.to_json(), indent=2))
     else:
@@ -196,6 +202,16 @@ def _show(result: Result) -> None:
     elif any((result.model / name).exists() for name in ("model_index.json", "config.json")):
         command = f"grow pack {result.model} --base BASE"
         out.print(f"weights that the base has too have changed: {command} packs the growth", highlight=False)
+
+
+def _stopped(settings: Settings) -> str:
+    """Where a run goes on that was stopped from the keyboard."""
+    from modelgrow.train.checkpoints import all_of
+
+    found = all_of(Path(settings.output) / "checkpoints")
+    first = f"from the beginning, for its first checkpoint comes at step {settings.save_every}"
+    done = f"from step {int(found[-1].name.removeprefix('step-'))}" if found else first
+    return f"stopped; the same command goes on {done}"
 
 
 def _losses(result: Result) -> str:

@@ -216,4 +216,4 @@ def test_a_full_disk_below_what_is_printed(monkeypatch: pytest.MonkeyPatch, caps
         monkeypatch.setattr(sys, "argv", ["grow", "expand", "--help"])
         with pytest.raises(SystemExit, match="1"):
             cli.main()
-    assert capsys.readouterr().err == "error: what is printed: can't be written: No space left on device\n"
+    assert capsys.readouterr().err == "error: the output: can't be written: No space left on device\n"

@@ -8,6 +8,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from modelgrow.surgery import TrainError
+from modelgrow.surgery.disk import make_folder, write_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,6 +30,7 @@ def keep_settings(settings: Settings, folder: Path) -> None:
 
     Raises:
         TrainError: The run that is there had others.
+        OutputError: They can't be written.
     """
     path = folder / SETTINGS_NAME
     text = settings.to_toml()
@@ -48,7 +50,7 @@ def keep_settings(settings: Settings, folder: Path) -> None:
             raise TrainError(
                 f"{path}: the run there has other settings ({told[:300]}). Go on with its own, or choose another -o"
             )
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     partial = folder / f".{SETTINGS_NAME}.{os.getpid()}"  # several processes may come by at once
-    partial.write_text(text, encoding="utf-8")
+    write_text(partial, text)
     partial.replace(path)

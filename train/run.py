@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from modelgrow.surgery import TrainError
+from modelgrow.surgery.disk import write_text
 
 from . import alarm
 from .finish import finish
@@ -101,7 +102,7 @@ def train(
     for line in about_data(run.data):
         say(line)
     if run.accelerator.is_main_process:
-        (folder / "data.json").write_text(json.dumps(run.data.to_json(), indent=2) + "\n", encoding="utf-8")
+        write_text(folder / "data.json", json.dumps(run.data.to_json(), indent=2) + "\n")
     run.accelerator.init_trackers("modelgrow")
     seen_by_all = run.is_split or run.accelerator.is_main_process
     previews = Previews(run) if settings.preview_every and seen_by_all else None

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -243,3 +244,30 @@ def test_trained_base_weights_stay_trained(grown: Path, tmp_path: Path) -> None:
     packing = prepare_pack(open_source(str(model)), base=open_source(str(grown.parent / "base")))
     packed = write_pack(packing, tmp_path / "growth.safetensors")[0]
     assert bytes_of(put_on(packed, grown.parent / "base", tmp_path / "again")) == bytes_of(model)
+
+
+def test_a_run_that_is_stopped_says_where_it_goes_on(
+    grown: Path, tmp_path: Path, grow: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C, before and after the first checkpoint."""
+    chosen = settings(grown, tmp_path / "run", steps=2, save_every=1)
+    (tmp_path / "run.toml").write_text(chosen.to_toml())
+    words = ("train", "--config", str(tmp_path / "run.toml"))
+
+    note = Loop._note
+
+    def stop_at(last: int) -> Callable[..., None]:
+        def stop(loop: Loop, *told: Any) -> None:
+            if loop.step == last:
+                raise KeyboardInterrupt
+            note(loop, *told)
+
+        return stop
+
+    for last, told in ((1, "from the beginning, for its first checkpoint comes at step 1"), (2, "from step 1")):
+        with monkeypatch.context() as patched:
+            patched.setattr(Loop, "_note", stop_at(last))
+            code, _, err = grow(*words)
+        assert code == 130
+        assert f"stopped; the same command goes on {told}\n" in err
+    assert grow(*words)[0] == 0
