@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from modelgrow.surgery import GenerateError, Source
+from modelgrow.surgery.disguise import CONVERT
 from modelgrow.surgery.errors import first_line
 
 from .dtypes import resolve_dtype
@@ -72,8 +73,10 @@ def check_fit(adapter: Checkpoint, pipeline: Source) -> None:
             f"{wanted} is AnimateDiff already: its unet is a {UNET}, with motion modules of its own. Name the Stable "
             "Diffusion pipeline that it was made from"
         )
-    if unet.class_name != PLAIN_UNET or unet.checkpoint is None:
-        raise GenerateError(f"{wanted} has a {unet.class_name} as its unet, not a {PLAIN_UNET} in safetensors")
+    if unet.class_name != PLAIN_UNET:
+        raise GenerateError(f"{wanted} has a {unet.class_name} as its unet, not a {PLAIN_UNET}")
+    if unet.checkpoint is None:
+        raise GenerateError(f"{pipeline.name}: its unet has no safetensors: {CONVERT}")
     _check_config(adapter, unet.checkpoint, pipeline.name)
 
 
@@ -114,9 +117,7 @@ def plug_in(adapter: Checkpoint, pipeline: Source, *, device: str = "auto", dtyp
 
     check_fit(adapter, pipeline)
     kind = resolve_dtype(dtype, resolve_device(device))
-    unet = next(part.checkpoint for part in pipeline.components if part.name == PLACE)
-    if unet is None:
-        raise GenerateError(f"{pipeline.name}: its unet has no safetensors weights")
+    (unet,) = (part.checkpoint for part in pipeline.components if part.name == PLACE and part.checkpoint is not None)
     plain = load_model(unet, dtype=kind)
     is_sdxl = "text_encoder_2" in (pipeline.pipeline or {})
     made: Any = load_pipeline(

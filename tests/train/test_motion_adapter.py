@@ -10,6 +10,7 @@ import pytest
 import torch
 from diffusers import AnimateDiffPipeline, AnimateDiffSDXLPipeline, DDIMScheduler, MotionAdapter, UNetMotionModel
 from growths import grow, unpack
+from hub_server import Hub
 from tiny_runs import data, settings, tensors
 
 from modelgrow.pipelines import load_growth
@@ -25,7 +26,7 @@ from modelgrow.surgery import (
     prepare,
 )
 from modelgrow.surgery.selection import GENERATION_NAME
-from modelgrow.train.component import choose
+from modelgrow.train.component import choose, load
 from modelgrow.train.loop import Loop
 from modelgrow.train.run import Result, train
 from modelgrow.train.setup import set_up
@@ -90,6 +91,17 @@ class TestPluggedIn:
         assert len(names) == 4
         for name in stored.tensors:
             assert found[name].numpy().tobytes() == data(stored, name)
+
+    @pytest.mark.parametrize(("model", "pipeline"), [("adapter-grown", "sd"), ("adapterxl-grown", "sdxl")])
+    def test_both_may_come_from_the_hub(
+        self, hub: Hub, adapters: Path, tmp_path: Path, model: str, pipeline: str
+    ) -> None:
+        for name in (model, pipeline):
+            hub.publish(f"somebody/{name}", adapters / name)
+        chosen = choose(settings(Path("somebody", model), tmp_path / "run", pipeline=f"somebody/{pipeline}"))
+        assert (chosen.source.name, chosen.around.name) == (f"somebody/{model}", f"somebody/{pipeline}")
+        here = plug_in(open_checkpoint(adapters / model), open_source(str(adapters / pipeline)), device="cpu")
+        assert torch.equal(answer(load(chosen, device="cpu").unet), answer(here.unet))
 
 
 class TestAdapter:
