@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from .source import Source
     from .span import Progress
     from .tensor import Tensor
+
+_ADAPTER = re.compile(r"lora|lokr|hada|dora|oft_|boft|\.diff|\.alpha", re.IGNORECASE)
+"""What keys of low-rank weights, and of their relatives, are called everywhere."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +86,9 @@ def prepare_remap(
     """
     header = read_header(path)
     keys = list(header.tensors)
+    if not any(_ADAPTER.search(key) for key in keys):
+        first = f"{keys[0]!r:.200} and the like" if keys else "nothing"
+        raise CheckpointError(f"{path}: no LoRA: it holds {first}. Name the LoRA's own file")
     plain = {key: key for key in keys}
     if is_diffsynth_lora(keys):
         plain = diffusers_names(keys, classes or {}, where=str(path))

@@ -209,6 +209,14 @@ class TestFile:
         with pytest.raises(OutputError, match="never written to"):
             write_remapped(remapping, lora, overwrite=True)
 
+    @pytest.mark.parametrize("names", [[], ["blocks.0.attn1.to_q.weight", "diffusion_model.proj.weight"]])
+    def test_no_lora(self, tmp_path: Path, names: list[str]) -> None:
+        """A model's own weights, named by mistake, would pass with nothing moved."""
+        path = tmp_path / "model.safetensors"
+        path.write_bytes(write_header({name: ("F32", (1,), 4) for name in names}, {}) + bytes(4 * len(names)))
+        with pytest.raises(CheckpointError, match="no LoRA: it holds"):
+            prepare_remap(path, {"": LoraTarget(record=INSERT)})
+
     def test_no_safetensors(self, tmp_path: Path) -> None:
         (tmp_path / "lora.pt").write_bytes(b"\x80\x02}q\x00.")
         with pytest.raises(CheckpointError, match=r"lora\.pt"):
