@@ -10,19 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from growths import job_of
 
 from modelgrow import cli
 from modelgrow.surgery import (
     CheckpointError,
-    ExpandOptions,
     GrowError,
-    Job,
     SourceError,
     anatomies,
     execute,
     inspect,
     open_source,
-    plan_expand,
     prepare,
 )
 from modelgrow.surgery.header import write_header
@@ -38,11 +36,6 @@ def refusal(argument: object, **options: Any) -> str:
     message = str(caught.value)
     assert message.isprintable()
     return message
-
-
-def job_of(folder: Path) -> Job:
-    options = ExpandOptions(mode="suffix", blocks=1)
-    return prepare(open_source(str(folder)), lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, options))
 
 
 class TestArguments:
@@ -95,7 +88,7 @@ class TestArguments:
         (report,) = inspect(open_source(str(folder))).components
         assert (report.class_name, report.growable) == ("unknown (no config.json)", False)
         with pytest.raises(SourceError, match="so its architecture is unknown"):
-            job_of(folder)
+            job_of(folder, "suffix", blocks=1)
         config = folder / "other.json"
         assert inspect(open_source(str(folder), config=config)).components[0].growable
 
@@ -145,7 +138,7 @@ class TestPipeline:
         del config["_class_name"]
         path.write_text(json.dumps(config))
         with pytest.raises(SourceError, match="has the class None, where the pipeline says LTXVideoTransformer3DModel"):
-            job_of(pipeline)
+            job_of(pipeline, "suffix", blocks=1)
 
     def test_a_component_is_no_link(self, pipeline: Path, tmp_path: Path) -> None:
         """Neither out of the pipeline nor inside: what a growth carries along would lack it."""
@@ -163,13 +156,13 @@ class TestPipeline:
     def test_nothing_is_carried_from_outside(self, pipeline: Path, tmp_path: Path) -> None:
         (tmp_path / "secret").write_text("not to be published")
         (pipeline / "scheduler" / "README.md").symlink_to(tmp_path / "secret")
-        job = job_of(pipeline)
+        job = job_of(pipeline, "suffix", blocks=1)
         with pytest.raises(CheckpointError, match="links out of its folder"):
             execute(job, tmp_path / "grown")
         assert not (tmp_path / "grown").exists()
         (pipeline / "scheduler" / "README.md").unlink()
         (pipeline / "scheduler" / "README.md").symlink_to("../model_index.json")
-        grown = execute(job_of(pipeline), tmp_path / "grown")
+        grown = execute(job_of(pipeline, "suffix", blocks=1), tmp_path / "grown")
         assert not (grown / "scheduler" / "README.md").is_symlink()
         assert (grown / "scheduler" / "README.md").read_bytes() == (pipeline / "model_index.json").read_bytes()
 
@@ -220,7 +213,7 @@ class TestHubCache:
         root = tmp_path / "hub" / "models--a--b"
         snapshot = hub_cache(pipeline, root)
         before = {path: path.read_bytes() for path in (root / "blobs").iterdir()}
-        grown = execute(job_of(snapshot), tmp_path / "grown")
+        grown = execute(job_of(snapshot, "suffix", blocks=1), tmp_path / "grown")
         assert open_source(str(grown)).components[0].checkpoint is not None
         assert not any(path.is_symlink() for path in grown.rglob("*"))
         assert {path: path.read_bytes() for path in (root / "blobs").iterdir()} == before
