@@ -18,6 +18,7 @@ from clip_files import Listed, clip, gray, write_captioned, write_shard, write_v
 from modelgrow.surgery import DataError
 from modelgrow.train.cache import build_cache
 from modelgrow.train.data import ClipSource, Refused, choose_buckets, contact_sheet, open_clips, report
+from modelgrow.train.data.controls import check_rate
 from modelgrow.train.data.media import Media
 from modelgrow.train.data.short import ShortCaptions
 
@@ -157,6 +158,14 @@ def test_a_control_clip_that_does_not_fit(tmp_path: Path) -> None:
     source = open_clips(str(tmp_path), controls=NEEDED)
     (short,) = choose_buckets(source, num_frames=9, temporal_factor=4, spatial_factor=8).refused
     assert short == Refused(name="a.mp4", reason="its pose_video has 5 frames, 9 are needed")
+
+
+def test_rates_that_differ_by_rounding_are_the_same() -> None:
+    for rate, clips in ((29.97, 30.0), (30.0, 29.97), (None, 24.0), (24.0, None)):
+        check_rate("pose_video", rate, clips)
+    for rate, clips in ((23.976, 24.3), (24.3, 23.976), (0.5, 1.0)):
+        with pytest.raises(DataError, match=f"its pose_video runs at {rate:g} frames per second, the clip itself at"):
+            check_rate("pose_video", rate, clips)
 
 
 def test_the_fingerprint_is_of_what_is_read(tmp_path: Path) -> None:

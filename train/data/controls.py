@@ -90,13 +90,14 @@ def look(found: Found, info: VideoInfo, names: tuple[str, ...], wanted: Mapping[
             control = video.probe(place)
         except DataError as error:
             raise DataError(f"its {name} {error}") from error
-        _check_rate(name, control.fps, info.fps)
+        check_rate(name, control.fps, info.fps)
         media[name], digests[name] = place, place.digest()
         lengths[name] = control.num_frames
     return Beside(media=media, digests=digests, lengths=lengths)
 
 
-def _check_rate(name: str, rate: float | None, clips: float | None) -> None:
+def check_rate(name: str, rate: float | None, clips: float | None) -> None:
+    """Raises `DataError` if a control clip does not run as fast as its clip, where both say how fast they run."""
     if rate is not None and clips is not None and abs(rate - clips) > TOLERANCE * max(rate, clips):
         raise DataError(
             f"its {name} runs at {rate:g} frames per second, the clip itself at {clips:g}; make both of one rate"
