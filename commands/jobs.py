@@ -87,22 +87,23 @@ def carry_out(
             checksum=writing.checksum,
         )
     if writing.link:
-        _warn_of_links(target)
+        _tell_of_links(target)
     if writing.as_json:
         print_json(target, _outline(job))
     else:
         show(job, target)
 
 
-def _warn_of_links(output: Path) -> None:
+def _tell_of_links(output: Path) -> None:
     linked = [path for path in output.rglob("*") if path.is_file() and path.stat().st_nlink > 1]
+    told = "--link linked nothing: no large file stays as it is, or the base is on another disk"
     if linked:
         first = escape(str(linked[0].relative_to(output)))
-        console(stderr=True).print(
-            f"[yellow]{len(linked)} of its files are hard links to the base's ({first}{', ...' * (len(linked) > 1)}): "
-            "a program that edits one in place edits the base too[/yellow]",
-            soft_wrap=True,
+        told = (
+            f"{len(linked)} of its files are hard links to the base's ({first}{', ...' * (len(linked) > 1)}): "
+            "a program that edits one in place edits the base too"
         )
+    console(stderr=True).print(f"[yellow]{told}[/yellow]", highlight=False, soft_wrap=True)
 
 
 def _outline(job: Job) -> dict[str, Any]:

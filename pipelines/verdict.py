@@ -30,7 +30,7 @@ class ComponentVerdict:
         if self.max_difference is None:
             found = self.promises[0] if self.promises else "every base weight is in place and every zero is zero"
             return f"Not proven the same: no inputs are known for {self.class_name}, so it was not run; {found}."
-        what = f"{self.class_name}, {self.draws} random inputs in {self.dtype}"
+        what = f"{self.class_name}, {self.draws} random input{'s' * (self.draws > 1)} in {self.dtype}"
         if self.max_difference != 0.0:
             return (
                 f"NOT the same function: outputs differ by up to {self.max_difference:.3g} "

@@ -133,6 +133,16 @@ def test_no_empty_bar_above_an_error(capfd: pytest.CaptureFixture[str]) -> None:
         assert ("denoising" in capfd.readouterr().err) == bool(steps)
 
 
+def test_what_is_linked_is_told(grow: Grow, base: Path) -> None:
+    """Of a single file nothing is; of shards those that hold no new block, if they are large enough."""
+    words = ("expand", "--mode", "suffix", "--blocks", "1", "--link")
+    assert "--link linked nothing" in grow(*words, "base", "-o", "one")[2]
+    config = {**ROW.tiny, "num_attention_heads": 12, "ffn_dim": 1024}
+    save(base.parent / "large", ROW.class_name, config, shard="1500KB")
+    told = grow(*words, "large", "-o", "linked")[2]
+    assert "of its files are hard links to the base's (diffusion_pytorch_model-0000" in told
+
+
 def test_verify_fails_for_another_function(grow: Grow, base: Path) -> None:
     assert grow("expand", "--mode", "suffix", "--init", "copy", "base", "-o", "copied")[0] == 0
     code, out, _ = grow("verify", "copied", "--base", "base", "--json")
