@@ -191,7 +191,7 @@ class TestRefusals:
 
     def test_no_room(self, make_ltx: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10))
-        with pytest.raises(OutputError, match="GB free"):
+        with pytest.raises(OutputError, match="the disk has 10 bytes free"):
             execute(job_of(make_ltx()), tmp_path / "deep" / "grown")
         assert [path.name for path in tmp_path.iterdir()] == ["base"]
 

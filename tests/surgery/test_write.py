@@ -253,7 +253,7 @@ class TestLinks:
         job = job_of(make_ltx(shards=3, depth=24, width=320), "suffix", blocks=1)
         monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10_000_000))
         assert job.num_bytes > 20_000_000
-        with pytest.raises(OutputError, match="GB free"):
+        with pytest.raises(OutputError, match="needs 20 MB, the disk has 10 MB free"):
             execute(job, tmp_path / "grown")
         execute(job, tmp_path / "grown", link=True)
 
