@@ -1,4 +1,4 @@
-"""`pytest -p half_plugin tests/train`: the tests' training runs with weights and arithmetic as on a GPU, in bfloat16."""
+"""`pytest -p half_plugin tests/train`: the tests' training runs with weights and arithmetic in bfloat16."""
 
 from __future__ import annotations
 

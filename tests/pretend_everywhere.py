@@ -1,11 +1,10 @@
-"""`pytest -p pretend_everywhere tests/pipelines`: pipelines are loaded onto a device that is none, see `pretend_device`."""
+"""`pytest -p pretend_everywhere tests/pipelines`: pipelines lie on a device that is none, see `pretend_device`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
-import torch
 from pretend_device import DEVICE, pretending
 
 from modelgrow.pipelines import load

@@ -96,6 +96,37 @@ def test_a_runs_step_takes_what_was_predicted(changes: dict[str, Any], grown: Pa
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("train", ["new", "all"])
+def test_a_gpu_comes_to_what_was_predicted(train: str) -> None:
+    """Six blocks of CogVideoX 2B on 25 frames of 480 x 720: large enough for workspaces to be small."""
+    device = torch.device("cuda")
+    with device:
+        model = build("CogVideoXTransformer3DModel", {"num_attention_heads": 30, "num_layers": 6}).to(torch.bfloat16)
+        inputs = {
+            "hidden_states": torch.randn(1, 7, 16, 60, 90, dtype=torch.bfloat16),
+            "encoder_hidden_states": torch.randn(1, 226, 4096, dtype=torch.bfloat16),
+            "timestep": torch.full((1,), 500.0),
+        }
+    names = [name for name, _ in model.named_parameters() if train == "all" or name.startswith("transformer_blocks.5.")]
+    trained = [parameter for _, parameter in freeze_all_but(model, tuple(names))]
+
+    def autocast() -> torch.autocast:
+        return torch.autocast("cuda", torch.bfloat16)
+
+    memory = predict_memory(model, call, inputs, optimizer="adamw", average=False, autocast=autocast)
+    optimizer = torch.optim.AdamW(trained)
+    for _ in range(2):  # the first step makes the optimizer's state
+        torch.cuda.reset_peak_memory_stats()
+        with autocast():
+            loss = call(model, inputs).float().square().mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert torch.cuda.max_memory_allocated() == pytest.approx(memory.total, rel=0.15)
+
+
 def test_less_is_kept_where_activations_are_made_again(grown: Path, tmp_path: Path) -> None:
     plain, again = (
         predict(set_up(settings(grown, tmp_path / str(on), gradient_checkpointing=on, train="all"), lambda _: None))
