@@ -41,7 +41,7 @@ class Result:
     """What came of a run."""
 
     model: Path
-    """The grown pipeline with what was learned, ready for diffusers."""
+    """What was named, a grown pipeline or component, with what was learned; ready for diffusers."""
     growth: Path | None
     """The growth by itself, for its base; None for a LoRA, and where weights trained that the base has too."""
     steps: int
