@@ -174,7 +174,8 @@ def predict(run: Run) -> Memory:
 def about_data(data: DataReport) -> list[str]:
     """What is trained on, in lines; what is not, and why."""
     sizes = ", ".join(f"{b.clips} of {b.num_frames} x {b.height} x {b.width}" for b in data.buckets)
-    lines = [f"{data.name}: {data.clips} clip{'s' * (data.clips > 1)} ({sizes}), {data.frames_used:.0%} of their frames are trained on"]
+    clips = f"{data.clips} clip{'s' * (data.clips > 1)}"
+    lines = [f"{data.name}: {clips} ({sizes}), {data.frames_used:.0%} of their frames are trained on"]
     lines += [control.sentence for control in data.controls]
     lines += [f"left out: {refused.name}: {refused.reason}" for refused in data.refused[:SHOWN]]
     if len(data.refused) > SHOWN:
