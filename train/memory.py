@@ -161,7 +161,7 @@ def _held(model: torch.nn.Module, fake: FakeTensorMode, device: torch.device) ->
     """The model's tensors by name, without bytes and on the device."""
     held: dict[str, torch.Tensor] = {}
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        if tensor.device == device:
+        if tensor.device.type == device.type:
             # A fake remembers what it was made from, and a quantized parameter that is remembered can't be moved.
             held[name] = fake.from_tensor(tensor.detach() if is_quantized(tensor) else tensor)
         else:

@@ -43,7 +43,7 @@ class Parts:
         """Everything but what denoises goes to the device."""
         waiting = {*DENOISERS, self.trained, *self.called}
         self._move([name for name in self._names if name not in waiting], self.device)
-        if self.pipeline._execution_device != self.device:  # some pipelines go by their transformer
+        if self.pipeline._execution_device.type != self.device.type:  # some pipelines go by their transformer
             self._move(self._names, self.device)
 
     def place_model(self, *, split: bool) -> None:
@@ -63,11 +63,13 @@ class Parts:
     @contextmanager
     def all_placed(self) -> Iterator[None]:
         """Inside, everything is on the device."""
-        self._move([name for name in self._names if name != self.trained], self.device)
+        before = next(getattr(self.pipeline, self.trained).parameters()).device  # the CPU, if not split yet
+        self._move(self._names, self.device)
         try:
             yield
         finally:
             self._rest()
+            self._move([self.trained], before)
 
     def _rest(self) -> None:
         stepping = {self.trained, *self.called}
@@ -83,5 +85,5 @@ class Parts:
             part = getattr(self.pipeline, name)
             held = next(part.parameters(), None)
             # Cosmos' safety checker has no parameters, and moves models that it holds apart.
-            if held is None or held.device != device:
+            if held is None or held.device.type != device.type:  # the CPU, or this process's own device
                 part.to(device)
