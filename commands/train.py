@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from modelgrow.train.run import Result
     from modelgrow.train.settings import Settings
 
+LORA_NAME = "pytorch_lora_weights.safetensors"
+"""diffusers' own."""
+
 EPILOG = (
     "Examples:\n\n"
     "  [bold]grow train ./Wan2.1-T2V-1.3B-Diffusers-suffix8 --data ./clips -o ./run --steps 2000[/bold]\n\n"
@@ -196,6 +199,10 @@ def _show(result: Result) -> None:
     out.print(f"memory of a step: predicted {predicted}{peak}", highlight=False)
     if result.changed:
         out.print(result.changed.sentence, highlight=False)
+    lora = result.model / LORA_NAME
+    if lora.is_file():
+        out.print(f"LoRA, as diffusers loads it: [bold]{lora}[/bold]", highlight=False, soft_wrap=True)
+        return
     out.print(f"model: [bold]{result.model}[/bold]", highlight=False, soft_wrap=True)
     if result.growth:
         out.print(f"the growth alone: {result.growth}", highlight=False, soft_wrap=True)

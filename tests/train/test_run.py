@@ -72,10 +72,16 @@ def test_the_result_is_a_pipeline_that_is_no_longer_the_base(grown: Path, tmp_pa
     assert not verify(result.model, grown, draws=1).is_identical
 
 
-def test_lora_leaves_the_model_alone(grown: Path, tmp_path: Path) -> None:
+def test_lora_leaves_the_model_alone(grown: Path, tmp_path: Path, grow: Callable[..., tuple[int, str, str]]) -> None:
     from diffusers import WanPipeline
 
-    result = train(settings(grown, tmp_path / "run", train="lora", lora_rank=2))
+    chosen = settings(grown, tmp_path / "run", train="lora", lora_rank=2)
+    result = train(chosen)
+    (tmp_path / "run.toml").write_text(chosen.to_toml())
+    said = grow("train", "--config", "run.toml")[1]
+    assert f"LoRA, as diffusers loads it: {result.model / 'pytorch_lora_weights.safetensors'}\n" in said
+    assert "none was left to do" in said
+    assert "model: " not in said
     pipeline: Any = WanPipeline.from_pretrained(grown, dtype=torch.float32)
     pipeline.load_lora_weights(result.model)
     assert pipeline.get_active_adapters()
