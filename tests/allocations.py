@@ -11,7 +11,7 @@ def peak_of(step: Callable[[], object]) -> int:
     """The most bytes that were in use at a time, over what there was before."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as watched:
         step()
-    results = watched.profiler.kineto_results  # type: ignore[union-attr]
+    results = watched.profiler.kineto_results
     events = sorted((event for event in results.events() if event.name() == "[memory]"), key=lambda e: e.start_ns())
     held = peak = 0
     for event in events:

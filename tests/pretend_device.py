@@ -65,7 +65,7 @@ class _Module:
         return [torch.bfloat16, torch.float32]
 
 
-_setup_privateuseone_for_python_backend("pretend", backend_module=_Module())  # type: ignore[no-untyped-call]
+_setup_privateuseone_for_python_backend("pretend", backend_module=_Module())
 DEVICE = torch.device("pretend", 0)
 
 
@@ -76,7 +76,7 @@ class There(torch.Tensor):
 
     @staticmethod
     def __new__(cls, here: torch.Tensor) -> Any:
-        made = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        made = torch.Tensor._make_wrapper_subclass(
             cls,
             here.size(),
             strides=here.stride(),
@@ -88,11 +88,13 @@ class There(torch.Tensor):
         made.here = here
         return made
 
-    def __repr__(self, **_: Any) -> str:
+    def __repr__(self, **_: Any) -> str:  # type: ignore[override]
         return f"There({self.here})"
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         return _run(func, args, kwargs or {})
 
 
@@ -142,7 +144,7 @@ def pretending() -> Iterator[torch.device]:
     before = torch._C._only_lift_cpu_tensors()
     torch._C._set_only_lift_cpu_tensors(True)  # else torch.tensor(..., device=DEVICE) looks for a kernel of its own
     try:
-        with _Pretend():
+        with _Pretend():  # type: ignore[no-untyped-call]
             yield DEVICE
     finally:
         torch._C._set_only_lift_cpu_tensors(before)
