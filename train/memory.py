@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 from torch.func import functional_call
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from modelgrow.pipelines.memory import TensorPeak, as_fake
+from modelgrow.pipelines.activations import TensorPeak, as_fake
 
 from .cost import keeping
 from .quantize import by_shape, bytes_of, is_quantized

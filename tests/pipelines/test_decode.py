@@ -11,8 +11,8 @@ import torch
 from models import build
 from tiny_svd import VAE
 
+from modelgrow.pipelines.activations import TensorPeak
 from modelgrow.pipelines.exvideo.decode import chunk_starts, decode_in_chunks
-from modelgrow.pipelines.memory import TensorPeak
 from modelgrow.surgery import GenerateError
 
 

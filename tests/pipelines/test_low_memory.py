@@ -17,11 +17,10 @@ from tiny_svd import exvideo, save_tiny_exvideo
 from torch import nn
 
 from modelgrow.pipelines import memory
+from modelgrow.pipelines.activations import TensorPeak, activation_bytes
 from modelgrow.pipelines.load import load_pipeline
 from modelgrow.pipelines.low_memory import DECODE_CHUNK, offload_for, save_memory
 from modelgrow.pipelines.memory import (
-    TensorPeak,
-    activation_bytes,
     forecast,
     held_bytes,
     peak_bytes,
