@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import numpy as np
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
+    from modelgrow.surgery.positions import Frames
+
 
 def decodable(pipeline: DiffusionPipeline, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments with the shortest length that the VAE decodes and that has all frames that are asked for.
@@ -32,12 +34,31 @@ def decodable(pipeline: DiffusionPipeline, arguments: Mapping[str, Any]) -> dict
 
 def decodable_length(pipeline: DiffusionPipeline, num_frames: int) -> int:
     """By what the denoiser's anatomy and its VAE's config say; the same number where it has none."""
+    found = _positions(pipeline)
+    return num_frames if found is None else found[0].fit(num_frames)
+
+
+def too_long(pipeline: DiffusionPipeline, arguments: Mapping[str, Any]) -> str:
+    """What to do where more frames are asked for than the denoiser has positions for; nothing where that is not so."""
+    found, asked = _positions(pipeline), _asked(pipeline, arguments)
+    if found is None or asked is None:
+        return ""
+    frames, config = found
+    limit = config.get(frames.limit_key or "")
+    most = limit[0] if isinstance(limit, list | tuple) and limit else limit
+    if type(most) is not int or asked <= frames.pixels(most):
+        return ""
+    return f". It has positions for {frames.pixels(most)} frames; 'grow extend-frames --to {asked}' gives it more"
+
+
+def _positions(pipeline: DiffusionPipeline) -> tuple[Frames, Mapping[str, Any]] | None:
+    """What bounds the length of a clip in the pipeline's denoiser, and that one's config."""
     for component in pipeline.components.values():
         anatomy = anatomies().get(stock_name(type(component).__name__))
         if anatomy is not None and anatomy.frames.kind not in ("", "none"):
             vae = getattr(pipeline.components.get("vae"), "config", {})
-            return anatomy.frames_of(component.config).decoded_by(vae).fit(num_frames)
-    return num_frames
+            return anatomy.frames_of(component.config).decoded_by(vae), component.config
+    return None
 
 
 def trimmed(pipeline: DiffusionPipeline, frames: np.ndarray, arguments: Mapping[str, Any]) -> np.ndarray:

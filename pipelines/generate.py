@@ -14,7 +14,7 @@ import torch
 from modelgrow.surgery import GenerateError
 
 from .arguments import POSITIVE, resolve
-from .clip_length import decodable, trimmed
+from .clip_length import decodable, too_long, trimmed
 from .mended import mended
 from .parameters import FRAME_COUNTS
 from .provenance import describe, dtype_name
@@ -118,7 +118,8 @@ def _run(pipeline: Any, arguments: Mapping[str, Any], progress: Progress | None)
         ) from error
     except (ValueError, RuntimeError, TypeError) as error:
         asked = ", ".join(f"{name} {value}" for name, value in arguments.items() if name in POSITIVE + FRAME_COUNTS)
-        raise GenerateError(f"{what} can't make this ({asked or 'its own defaults'}): {error}") from error
+        longer = too_long(pipeline, arguments)
+        raise GenerateError(f"{what} can't make this ({asked or 'its own defaults'}): {error}{longer}") from error
 
 
 @contextmanager

@@ -122,7 +122,8 @@ def test_progress_and_silence(pipeline: Any, capfd: pytest.CaptureFixture[str]) 
         ({"fps": 0}, "fps is 0"),
         ({"guidance_scale": float("nan")}, "guidance_scale is nan"),
         ({"seed": -1}, "seed is -1"),
-        ({"height": 40}, r"WanPipeline can't make this \(num_frames 5, height 40, .*divisible by 16"),
+        ({"height": 40}, r"WanPipeline can't make this \(num_frames 5, height 40, .*divisible by 16 .* 40 and 48\.$"),
+        ({"num_frames": 129}, r"It has positions for 127 frames; 'grow extend-frames --to 129' gives it more$"),
     ],
     ids=str,
 )
