@@ -124,7 +124,9 @@ def _what_is(folder: Path) -> str:
             "one model, not a pipeline: there is no text encoder, VAE and scheduler to run it with. "
             "Grow the whole pipeline's folder, or put this one in its place in a copy of the pipeline"
         )
-    return f"not a pipeline: there is no {PIPELINE_NAME} in it"
+    inside = [path.parent for path in sorted(folder.glob(f"*/{PIPELINE_NAME}"))]
+    named = f". Name one of those in it: {', '.join(map(str, inside[:5]))}" if inside else ""
+    return f"not a pipeline: there is no {PIPELINE_NAME} in it{named}"
 
 
 def _download(repo_id: str, variant: str | None, revision: str | None, without: Iterable[str]) -> Path:

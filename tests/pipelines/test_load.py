@@ -56,11 +56,13 @@ def test_loads_without_a_word(tiny_pipeline: Path, capfd: pytest.CaptureFixture[
         ("{tiny}/transformer", "one component of a pipeline. Name the pipeline: {tiny}"),
         ("{tiny}/model_index.json", "a file; generating needs a whole pipeline"),
         ("{tmp}", "there is no model_index.json in it"),
+        ("{tmp}/run", "there is no model_index.json in it. Name one of those in it: {tmp}/run/model"),
         ("{tmp}/alone", "one model, not a pipeline"),
     ],
 )
 def test_names_that_are_no_pipeline(tiny_pipeline: Path, tmp_path: Path, name: str, words: str) -> None:
     shutil.copytree(tiny_pipeline / "transformer", tmp_path / "alone")
+    shutil.copytree(tiny_pipeline, tmp_path / "run" / "model")
     places = {"tiny": tiny_pipeline, "tmp": tmp_path}
     with pytest.raises(GenerateError) as caught:
         load_pipeline(name.format(**places))
