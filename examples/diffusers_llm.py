@@ -24,12 +24,12 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="folder or Hub id of a pipeline with a slot")
     parser.add_argument("prompt")
-    parser.add_argument("--negative-prompt", default="", help="read by both encoders too")
-    parser.add_argument("--frames", type=int, default=17)
-    parser.add_argument("--height", type=int, default=64)
-    parser.add_argument("--width", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=25)
-    parser.add_argument("--guidance", type=float, default=3.0)
+    parser.add_argument("--negative-prompt", help="read by both encoders too")
+    parser.add_argument("--frames", type=int, help="default: the pipeline's own, as of the next four")
+    parser.add_argument("--height", type=int)
+    parser.add_argument("--width", type=int)
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--guidance", type=float)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", "-o", type=Path, default=Path("clip.gif"))
     args = parser.parse_args(words)
@@ -43,15 +43,18 @@ def main(words: Sequence[str] | None = None) -> None:
     states = pipeline.encode_llm(args.prompt)
     states.save(args.output.with_suffix(".safetensors"))
 
+    options = {
+        "num_frames": args.frames,
+        "height": args.height,
+        "width": args.width,
+        "num_inference_steps": args.steps,
+        "guidance_scale": args.guidance,
+    }
     clip = pipeline(
         prompt=args.prompt,
         negative_prompt=args.negative_prompt,
         llm_states=states,  # leave it out, and the prompt is read anew: the clip is the same
-        num_frames=args.frames,
-        height=args.height,
-        width=args.width,
-        num_inference_steps=args.steps,
-        guidance_scale=args.guidance,
+        **{name: value for name, value in options.items() if value is not None},
         generator=torch.Generator("cpu").manual_seed(args.seed),
         output_type="pil",
     ).frames[0]

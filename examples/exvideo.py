@@ -1,4 +1,4 @@
-"""A long clip from a picture with ExVideo, in plain diffusers, and the same clip at twice the size.
+"""A long clip from a picture with ExVideo, in plain diffusers; with --second-stage the same clip at twice the size.
 
     grow extend-frames ./stable-video-diffusion-img2vid-xt --to 128 -o ./svd-128f
     grow train ./svd-128f --data ./clips -o ./run
@@ -28,6 +28,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--size", type=int, default=512, help="pixels of each side, a multiple of 64")
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--second-stage", action="store_true", help="and twice the size, in four times the memory")
     parser.add_argument("--output", "-o", type=Path, default=Path("clip.gif"))
     args = parser.parse_args(words)
 
@@ -49,6 +50,8 @@ def main(words: Sequence[str] | None = None) -> None:
         output_type="pil",
     ).frames[0]
     export_to_gif(clip, str(args.output), fps=30)
+    if not args.second_stage:
+        return
 
     larger = pipeline(
         image,

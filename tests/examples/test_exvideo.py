@@ -17,7 +17,10 @@ def test_the_example_runs(tmp_path: Path) -> None:
     model = save_tiny_exvideo(tmp_path / "model", num_position_frames=6)
     Image.new("RGB", (20, 30), "red").save(tmp_path / "red.png")
     clip = tmp_path / "clip.gif"
-    main([str(model), str(tmp_path / "red.png"), "--size", "16", "--steps", "2", "-o", str(clip)])
+    words = [str(model), str(tmp_path / "red.png"), "--size", "16", "--steps", "2", "-o", str(clip)]
+    main(words)
+    assert sorted(path.name for path in tmp_path.glob("*.gif")) == ["clip.gif"]
+    main([*words, "--second-stage"])
     for path, side in ((clip, 16), (tmp_path / "clip-2x.gif", 32)):
         with Image.open(path) as gif:
             assert gif.size == (side, side)
