@@ -29,9 +29,10 @@ def keep_settings(settings: Settings, folder: Path) -> None:
     checkpoint a run has learned nothing, and all of them may: it may have failed for one of them.
 
     Raises:
-        TrainError: The run that is there had others.
+        TrainError: The run that is there had others, or the folder is one of what the run reads.
         OutputError: They can't be written.
     """
+    _check_place(settings, folder)
     path = folder / SETTINGS_NAME
     text = settings.to_toml()
     if path.exists() and any((folder / "checkpoints").glob("step-*")):
@@ -54,3 +55,13 @@ def keep_settings(settings: Settings, folder: Path) -> None:
     partial = folder / f".{SETTINGS_NAME}.{os.getpid()}"  # several processes may come by at once
     write_text(partial, text)
     partial.replace(path)
+
+
+def _check_place(settings: Settings, folder: Path) -> None:
+    """Nothing is written into the model or among the clips, where previews would be taken for clips."""
+    for name in ("model", "pipeline", "data"):
+        given = getattr(settings, name)
+        if given and os.path.isdir(given) and folder.resolve().is_relative_to(os.path.realpath(given)):
+            raise TrainError(
+                f"{folder}: is the {name} {given}, or lies in it, and that is only read. Choose another -o"
+            )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tomllib
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,14 @@ DROPOUTS = ("together", "independently")
 EDMS = ("standard", "exvideo")
 QUANTIZATIONS = ("none", "torchao-int8", "bitsandbytes-int8", "bitsandbytes-nf4")
 PRECISIONS = ("auto", "no", "bf16", "fp16")
+
+_COUNTS = frozenset(
+    {
+        *("steps", "batch_size", "accumulate", "save_every", "validate_every", "keep", "lora_rank"),
+        *("num_frames", "height", "width"),
+    }
+)
+_SHARES = frozenset({"caption_dropout", "long_captions", "frame_conditioning", "ema_decay", "held_out", "first_frame"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,16 +124,16 @@ class Settings:
         ):
             if getattr(self, name) not in choices:
                 raise TrainError(f"{name} is {getattr(self, name)!r}; choose from {', '.join(choices)}")
-        for name in ("steps", "batch_size", "accumulate", "save_every", "validate_every", "keep", "lora_rank"):
-            if getattr(self, name) < 1:
-                raise TrainError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("caption_dropout", "long_captions", "frame_conditioning", "ema_decay", "held_out"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise TrainError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1")
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise TrainError(f"{item.name} is {value}; it must be a finite number")
+            if item.name in _COUNTS and value is not None and value < 1:
+                raise TrainError(f"{item.name} is {value}; it must be at least 1")
+            if item.name in _SHARES and value is not None and not 0 <= value <= 1:
+                raise TrainError(f"{item.name} is {value}; it must lie between 0 and 1")
         if self.held_out == 1:
             raise TrainError("held_out is 1.0; that leaves no clip to train on")
-        if self.first_frame is not None and not 0 <= self.first_frame <= 1:
-            raise TrainError(f"first_frame is {self.first_frame}; it must lie between 0 and 1")
         if self.learning_rate <= 0:
             raise TrainError(f"learning_rate is {self.learning_rate}; it must be positive")
 

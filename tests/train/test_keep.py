@@ -50,6 +50,30 @@ def test_all_may_change_before_the_first_checkpoint(tmp_path: Path) -> None:
     assert (saved.num_frames, saved.shift) == (5, 3.0)
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("learning_rate=nan", "learning_rate is nan; it must be a finite number"),
+        ("shift=inf", "shift is inf; it must be a finite number"),
+        ("height=0", "height is 0; it must be at least 1"),
+    ],
+)
+def test_numbers_that_can_not_be(words: str, message: str) -> None:
+    with pytest.raises(TrainError, match=message):
+        read_settings(None, {"model": "m", "data": "shapes", "output": "o", **parse_settings([words])})
+
+
+@pytest.mark.parametrize(("place", "what"), [("model", "model"), ("model/run", "model"), ("clips/run", "data")])
+def test_nothing_is_written_where_the_run_reads(tmp_path: Path, place: str, what: str) -> None:
+    for name in ("model", "clips"):
+        (tmp_path / name).mkdir()
+    run = settings(tmp_path / "model", tmp_path / place, data=str(tmp_path / "clips"))
+    with pytest.raises(TrainError, match=f"is the {what} .*, or lies in it, and that is only read"):
+        keep_settings(run, tmp_path / place)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["clips", "model"]
+    keep_settings(run, tmp_path)  # which holds both
+
+
 def test_a_setting_that_an_older_version_did_not_know(tmp_path: Path) -> None:
     (tmp_path / "checkpoints" / "step-00000005").mkdir(parents=True)
     run = settings(tmp_path / "model", tmp_path)
