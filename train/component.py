@@ -1,28 +1,27 @@
 """What trains, and the pipeline that it runs in: a component of a pipeline, or one by itself with a pipeline beside it.
 
-A motion adapter's parameters train inside the UNet that it is plugged into, by the same names.
+Headers tell, so that what can't be trained is refused before a model is downloaded; `loading` has the rest of it. A
+motion adapter's parameters train inside the UNet that it is plugged into, by the same names.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modelgrow.pipelines.dtypes import resolve_dtype
-from modelgrow.pipelines.growth import read_along
-from modelgrow.pipelines.load import load_pipeline, locate, resolve_device
-from modelgrow.pipelines.models import load_model
-from modelgrow.pipelines.motion_adapter import ADAPTER, PLACE, UNET, check_fit, is_motion, plug_in
-from modelgrow.surgery import Component, TrainError, open_source
+from modelgrow.pipelines.motion_adapter import ADAPTER, PLACE, UNET, check_fit, is_motion
+from modelgrow.surgery import TrainError, open_source
+from modelgrow.surgery.disguise import CONVERT
 from modelgrow.surgery.grown import stock_name
-from modelgrow.surgery.slot import slot_of
 from modelgrow.surgery.source import PIPELINE_NAME, components_of
+
+from .select import grown_among
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from modelgrow.surgery import Checkpoint, Record, Source
+    from modelgrow.surgery import Checkpoint, Component, Record, Source
 
     from .settings import Settings
 
@@ -64,42 +63,30 @@ class Chosen:
 
 
 def choose(settings: Settings) -> Chosen:
-    """Raises `GrowError` if nothing there has grown, or what was named is no pipeline and there is none beside it."""
-    return _of_pipeline(settings) if settings.pipeline is None else _alone(settings, settings.pipeline)
-
-
-def load(chosen: Chosen, *, device: str, dtype: str = "auto", quantization: Any = None) -> Any:
-    """The pipeline, with the component in its place. `device` and `dtype` are as `load_pipeline` takes them.
+    """By headers alone: of what is on the Hub, no more is fetched; see `fetched`.
 
     Raises:
-        GenerateError: It can't be loaded, or the two do not fit.
+        GrowError: Nothing there has grown or can be trained as the settings say, or what was named is no pipeline and
+            there is none beside it.
     """
-    checkpoint = chosen.component.checkpoint
-    if chosen.is_adapter and checkpoint is not None:
-        if quantization is not None:
-            raise TrainError("quantize: not for a motion adapter, which is plugged into a UNet as that is loaded")
-        return plug_in(checkpoint, chosen.around, device=device, dtype=dtype)
-    if not chosen.is_alone or checkpoint is None:
-        return load_pipeline(chosen.around.path, device=device, dtype=dtype, quantization=quantization)
-    bits = quantization.quant_mapping[chosen.place] if quantization is not None else None
-    kind = resolve_dtype(dtype, resolve_device(device))
-    model = load_model(checkpoint, dtype=kind, device=None, quantization=bits)
-    pipeline = load_pipeline(chosen.around.path, device=device, dtype=dtype, components={chosen.place: model})
-    if slot_of(checkpoint.config):
-        read_along(pipeline)
-    return pipeline
+    source = open_source(settings.model, headers_only=True)
+    if settings.pipeline is not None:
+        chosen = _alone(source, settings, settings.pipeline)
+    elif source.pipeline is not None:
+        chosen = _of_pipeline(source, settings)
+    else:
+        raise TrainError(_needs_pipeline(source, Path(settings.model)))
+    if chosen.is_adapter and settings.quantize != "none":
+        raise TrainError("quantize: not for a motion adapter, which is plugged into a UNet as that is loaded")
+    return chosen
 
 
-def _of_pipeline(settings: Settings) -> Chosen:
-    path = Path(settings.model)
-    if path.exists() and not (path / PIPELINE_NAME).is_file():
-        raise TrainError(_needs_pipeline(open_source(settings.model), path))
-    source = open_source(str(locate(settings.model)))
+def _of_pipeline(source: Source, settings: Settings) -> Chosen:
     component = _grown_part(source, settings)
-    plain = next((part for part in source.components if part.name == PLACE and part.class_name != UNET), None)
+    _check_grown(source, component, settings)
     if stock_name(component.class_name) != ADAPTER:
         return Chosen(source=source, component=component, around=source, place=component.name)
-    if plain is None:
+    if all(part.name != PLACE or part.class_name == UNET for part in source.components):
         raise TrainError(
             f"{source.name}: {component.name} is a copy of what the pipeline's {PLACE} holds, and the {PLACE} is what "
             "runs and trains: grow both (grow expand without --component), or train this one by itself, with --pipeline"
@@ -110,10 +97,7 @@ def _of_pipeline(settings: Settings) -> Chosen:
 def _grown_part(source: Source, settings: Settings) -> Component:
     """The one named, or the first that has grown; for "all" and LoRA the denoiser, grown or not."""
     if settings.component is not None:
-        for part in source.components:
-            if part.name == settings.component:
-                return part
-        raise TrainError(f"{source.name}: has no component {settings.component!r}")
+        return source.named([settings.component])[settings.component]
     grown = [part for part in source.components if part.checkpoint is not None and part.checkpoint.record]
     if grown:
         # Of an AnimateDiff pipeline both have grown, the UNet and the adapter that it holds; the UNet runs.
@@ -123,6 +107,18 @@ def _grown_part(source: Source, settings: Settings) -> Component:
             if part.name in ("transformer", "unet"):
                 return part
     raise TrainError(f"{source.name}: nothing in it has grown (no growth.json); grow it first with grow expand")
+
+
+def _check_grown(source: Source, component: Component, settings: Settings) -> Checkpoint:
+    """The component's headers. Raises `TrainError` where they have nothing of what trains."""
+    name, checkpoint = f"{source.name}: {component.name}".removesuffix(": "), component.checkpoint
+    if checkpoint is None:
+        raise TrainError(f"{name} has no safetensors: {CONVERT}")
+    if settings.train not in ("all", "lora"):
+        if checkpoint.record is None:
+            raise TrainError(f"{name} has not grown (no growth.json); grow it first with grow expand")
+        grown_among(checkpoint.tensors, checkpoint.record, settings.train)
+    return checkpoint
 
 
 def _needs_pipeline(source: Source, path: Path) -> str:
@@ -137,33 +133,24 @@ def _needs_pipeline(source: Source, path: Path) -> str:
     return f"{where}--pipeline, the pipeline that it belongs to{origin}"
 
 
-def _alone(settings: Settings, pipeline: str) -> Chosen:
-    source = open_source(settings.model)
+def _alone(source: Source, settings: Settings, pipeline: str) -> Chosen:
     if source.pipeline is not None:
         raise TrainError(
             f"{source.name}: a whole pipeline; --pipeline is for a component by itself. Leave it out, or name one of "
             f"its folders instead: {', '.join(part.name for part in source.components)}"
         )
     (component,) = source.components
-    if component.checkpoint is None or (component.checkpoint.record is None and settings.train not in ("all", "lora")):
-        raise TrainError(f"{source.name}: has not grown (no growth.json); grow it first with grow expand")
+    checkpoint = _check_grown(source, component, settings)
     around = open_source(pipeline, headers_only=True)
     if around.pipeline is None:
         raise TrainError(f"--pipeline {pipeline}: no pipeline: there is no {PIPELINE_NAME} in it")
     if stock_name(component.class_name) == ADAPTER:
-        check_fit(component.checkpoint, around)
-        place, without = PLACE, ["safety_checker"]
+        check_fit(checkpoint, around)
+        place = PLACE
     else:
         place = _place(component, around.pipeline, settings)
-        _check_same_kind(component.checkpoint, around, place)
-        without = [place]
-    here = open_source(str(locate(pipeline, without=without)))
-    if place not in without:
-        return Chosen(source=source, component=component, around=replace(here, name=around.name), place=place)
-    others = (part for part in here.components if part.name != place)
-    parts = (*others, replace(component, name=place))
-    whole = replace(here, name=around.name, components=parts)
-    return Chosen(source=source, component=component, around=whole, place=place)
+        _check_same_kind(checkpoint, around, place)
+    return Chosen(source=source, component=component, around=around, place=place)
 
 
 def _place(component: Component, index: Mapping[str, Any], settings: Settings) -> str:

@@ -40,12 +40,24 @@ def names_to_train(
     if train == "all":
         # Open-Sora stores its rotary frequencies as a parameter that never trains.
         return tuple(name for name, parameter in parameters.items() if parameter.requires_grad)
+    if record is not None:
+        grown = grown_names(names, record, train)
+        missing = sorted(grown - set(names) - {name for name, _ in model.named_buffers()})
+        if missing:
+            raise TrainError(f"growth.json names {missing[0]!r}, which {type(model).__name__} does not have")
+    return grown_among(names, record, train)
+
+
+def grown_among(names: Iterable[str], record: Record | None, train: str) -> tuple[str, ...]:
+    """Those of `names`, in their order, that train if "new" or "grown-blocks" is what trains.
+
+    Raises:
+        TrainError: There are none.
+    """
     if record is None:
         raise TrainError("this model has no growth.json, so nothing in it is new; grow it first, or train 'all'")
+    names = list(names)
     grown = grown_names(names, record, train)
-    missing = sorted(grown - set(names) - {name for name, _ in model.named_buffers()})
-    if missing:
-        raise TrainError(f"growth.json names {missing[0]!r}, which {type(model).__name__} does not have")
     chosen = tuple(name for name in names if name in grown)
     if not chosen:
         raise TrainError(

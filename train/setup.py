@@ -18,10 +18,12 @@ from modelgrow.pipelines.dtypes import resolve_dtype
 from modelgrow.surgery import TrainError
 
 from .batch import draw_batch
-from .component import choose, load
+from .component import choose
+from .data.open import check_spec
 from .encoder import PipelineEncoder, fingerprint
 from .families import family_of
 from .inputs import make_cache
+from .loading import fetched, load
 from .objectives import objective_of
 from .optimizer import check_optimizer
 from .placing import Parts, called
@@ -128,14 +130,15 @@ def set_up(settings: Settings, tell: Tell, wrap: Callable[[Family], Family] = la
     """
     accelerator = make_accelerator(settings)
     set_seed(settings.seed)
+    check_spec(settings.data)
     chosen = choose(settings)
-    component = chosen.component
-    config = component.checkpoint.config if component.checkpoint else None
+    config = chosen.component.checkpoint.config if chosen.component.checkpoint else None
     family = wrap(family_of(chosen.model_class, config, chosen.around.pipeline))
-    few_bits = quantization(settings, replace(component, name=chosen.place), accelerator)
+    few_bits = quantization(settings, replace(chosen.component, name=chosen.place), accelerator)
     tell(f"loading {chosen.source.name}")
     dtype = resolve_dtype("auto", accelerator.device)
     with accelerator.main_process_first():
+        chosen = fetched(chosen)
         pipeline = load(
             chosen,
             device=str(accelerator.device) if few_bits else "cpu",  # weights are quantized where they will be
@@ -147,7 +150,8 @@ def set_up(settings: Settings, tell: Tell, wrap: Callable[[Family], Family] = la
     read_by = fingerprint(chosen.around, chosen.place)
     encoder = PipelineEncoder(pipeline=pipeline, family=family, fingerprint=read_by, device=accelerator.device)
     model = getattr(pipeline, chosen.place)
-    quantized = look(model, component.checkpoint, settings.quantize) if few_bits and component.checkpoint else None
+    checkpoint = chosen.component.checkpoint
+    quantized = look(model, checkpoint, settings.quantize) if few_bits and checkpoint else None
     parts = Parts(pipeline=pipeline, trained=chosen.place, called=called(family), device=accelerator.device)
     parts.place_encoders()
     clips, cache, data = make_cache(settings, accelerator, encoder, model, tell)

@@ -20,7 +20,8 @@ from modelgrow.pipelines.models import load_model
 from modelgrow.surgery import GrowError, execute, open_checkpoint, open_source, prepare
 from modelgrow.surgery.attach_llm import AttachOptions, plan_attach_llm
 from modelgrow.surgery.language_model import open_language_model
-from modelgrow.train.component import choose, load
+from modelgrow.train.component import choose
+from modelgrow.train.loading import fetched, load
 from modelgrow.train.run import train
 
 
@@ -42,7 +43,7 @@ class TestTransformer:
     def test_the_pipelines_own_is_not_downloaded(self, hub: Hub, grown: Path, tmp_path: Path) -> None:
         base = grown.parent / "base"
         hub.publish("somebody/wan", base)
-        chosen = choose(settings(grown / "transformer", tmp_path / "run", pipeline="somebody/wan"))
+        chosen = fetched(choose(settings(grown / "transformer", tmp_path / "run", pipeline="somebody/wan")))
         assert (chosen.place, chosen.around.name) == ("transformer", "somebody/wan")
         assert load(chosen, device="cpu").transformer.config.num_layers == 3
         name, wanted = (f"{part}/diffusion_pytorch_model.safetensors" for part in ("transformer", "vae"))
@@ -98,7 +99,7 @@ class TestRefusals:
             ),
             ("{adapters}/adapter-grown", "{wan}/base/vae", "no pipeline: there is no model_index.json in it"),
             ("{adapters}/adapter-grown", "{adapters}/nothing", "no such folder or file, and not a Hub id"),
-            ("{adapters}/adapter", "{adapters}/sd", "adapter: has not grown .no growth.json."),
+            ("{adapters}/adapter", "{adapters}/sd", "adapter has not grown .no growth.json."),
             ("{wan}/grown", "{wan}/base", "grown: a whole pipeline; --pipeline is for a component by itself"),
             ("{wan}/grown/transformer", "{adapters}/sd", "sd: has no WanTransformer3DModel, which .*/transformer is"),
         ],
@@ -130,7 +131,11 @@ class TestRefusals:
         file = tmp_path / "two" / "model_index.json"
         index = json.loads(file.read_text())
         file.write_text(json.dumps({**index, "transformer_2": index["transformer"]}))
-        chosen: dict[str, Any] = {"model": grown / "transformer", "output": tmp_path / "run", "pipeline": str(tmp_path / "two")}
+        chosen: dict[str, Any] = {
+            "model": grown / "transformer",
+            "output": tmp_path / "run",
+            "pipeline": str(tmp_path / "two"),
+        }
         with pytest.raises(
             GrowError, match="two: transformer and transformer_2 are WanTransformer3DModel; say with --c"
         ):

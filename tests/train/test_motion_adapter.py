@@ -26,7 +26,8 @@ from modelgrow.surgery import (
     prepare,
 )
 from modelgrow.surgery.selection import GENERATION_NAME
-from modelgrow.train.component import choose, load
+from modelgrow.train.component import choose
+from modelgrow.train.loading import fetched, load
 from modelgrow.train.loop import Loop
 from modelgrow.train.run import Result, train
 from modelgrow.train.setup import set_up
@@ -98,7 +99,7 @@ class TestPluggedIn:
     ) -> None:
         for name in (model, pipeline):
             hub.publish(f"somebody/{name}", adapters / name)
-        chosen = choose(settings(Path("somebody", model), tmp_path / "run", pipeline=f"somebody/{pipeline}"))
+        chosen = fetched(choose(settings(Path("somebody", model), tmp_path / "run", pipeline=f"somebody/{pipeline}")))
         assert (chosen.source.name, chosen.around.name) == (f"somebody/{model}", f"somebody/{pipeline}")
         here = plug_in(open_checkpoint(adapters / model), open_source(str(adapters / pipeline)), device="cpu")
         assert torch.equal(answer(load(chosen, device="cpu").unet), answer(here.unet))

@@ -17,7 +17,7 @@ import torch
 from tiny_runs import bytes_of, floats, launch, settings
 
 from modelgrow.pipelines.verify import verify
-from modelgrow.surgery import PlanError, TrainError, execute, open_checkpoint, open_source
+from modelgrow.surgery import GrowError, PlanError, TrainError, execute, open_checkpoint, open_source
 from modelgrow.surgery.pack import prepare_pack, write_pack
 from modelgrow.surgery.packed import read_packed
 from modelgrow.surgery.shrink import prepare_shrink
@@ -96,7 +96,7 @@ def test_lora_leaves_the_model_alone(grown: Path, tmp_path: Path, grow: Callable
     ],
 )
 def test_runs_that_are_none(grown: Path, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(TrainError, match=message):
+    with pytest.raises(GrowError, match=message):
         train(settings(grown, tmp_path / "run", **changes))
 
 
