@@ -11,6 +11,7 @@ from modelgrow.pipelines.motion_adapter import ADAPTER, SCHEDULE
 from modelgrow.surgery.card import task_of
 from modelgrow.surgery.errors import GrowError
 from modelgrow.surgery.grown import stock_name
+from modelgrow.surgery.hub import is_hub_id
 from modelgrow.surgery.index import LIBRARY
 from modelgrow.surgery.source import open_source
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from modelgrow.surgery import Checkpoint, Source
 
 CARD_NAME = "README.md"
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 _LICENSE = re.compile(r"license(?:_name|_link)?: \S.*")
 
 
@@ -84,7 +84,7 @@ def _front_matter(source: Source, checkpoint: Checkpoint, carried: str) -> list[
     task = task_of(str(checkpoint.class_name), pipeline)
     base = checkpoint.record.base.name if checkpoint.record else source.name
     lines = ["---", *_license(carried)]
-    if _HUB_ID.fullmatch(base):
+    if is_hub_id(base):
         lines += [f"base_model: {base}", "base_model_relation: finetune"]
     lines += ["library_name: diffusers", *([f"pipeline_tag: {task}"] if task else [])]
     tags = ["modelgrow", *([task] if task else []), str(checkpoint.class_name)]

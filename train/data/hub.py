@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from modelgrow.surgery import DataError
@@ -12,11 +11,6 @@ from .folder import LISTS
 from .video import SUFFIXES
 
 _PATTERNS = [*(f"*{suffix}" for suffix in (*SUFFIXES, ".txt", ".tar")), *LISTS]
-
-
-def is_hub_id(spec: str) -> bool:
-    """Whether it looks like owner/name."""
-    return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", spec, re.ASCII) is not None and ".." not in spec
 
 
 def download(repo_id: str) -> Path:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelgrow.surgery import DataError
+from modelgrow.surgery.hub import is_hub_id
 
 from . import hub
 from .files import probe_all
@@ -49,6 +50,7 @@ def open_clips(
     Raises:
         DataError: There is nothing of that name, or nothing in it can be used.
     """
+    check_spec(spec)
     world = world_of(spec)
     needed = [name for name, required in (controls or {}).items() if required]
     if world is not None and needed:
@@ -62,23 +64,24 @@ def open_clips(
     return probe_all(_list(spec), name=spec, captions=captions, controls=controls or {}, workers=workers, report=report)
 
 
+def check_spec(spec: str) -> None:
+    """Raises `DataError` if nothing has that name, or no clips can be in what has it. Nothing is opened."""
+    if world_of(spec):
+        return
+    path = Path(spec).expanduser()
+    if path.is_file() and path.suffix.lower() not in (*READERS, SUFFIX):
+        raise DataError(f"{path}: expected a folder, a list ({', '.join(READERS)}) or a shard ({SUFFIX})")
+    if not (path.is_dir() or path.is_file() or is_hub_id(spec)):
+        raise DataError(
+            f"{spec}: no such folder or file, no Hub id (those look like owner/name), and none of the worlds "
+            f"that need no files ({', '.join(WORLDS)})"
+        )
+
+
 def _list(spec: str) -> Listing:
     path = Path(spec).expanduser()
     if path.is_dir():
         return read_folder(path)
-    if path.is_file():
-        return _list_file(path)
-    if hub.is_hub_id(spec):
+    if not path.is_file():
         return read_folder(hub.download(spec))
-    raise DataError(
-        f"{spec}: no such folder or file, no Hub id (those look like owner/name), and none of the worlds "
-        f"that need no files ({', '.join(WORLDS)})"
-    )
-
-
-def _list_file(path: Path) -> Listing:
-    if path.suffix.lower() in READERS:
-        return join([read_list(path)])
-    if path.suffix.lower() == SUFFIX:
-        return join([read_shard(path, path.name)])
-    raise DataError(f"{path}: expected a folder, a list ({', '.join(READERS)}) or a shard ({SUFFIX})")
+    return join([read_list(path) if path.suffix.lower() in READERS else read_shard(path, path.name)])
