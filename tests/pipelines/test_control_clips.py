@@ -270,7 +270,7 @@ def test_command(
     code, _, err = grow("generate", "--model", "vace", "--prompt", PROMPT, *controls, controls[0])
     assert (code, "--control control_video is given twice" in " ".join(err.split())) == (2, True)
     code, _, err = grow(
-        "generate", "--model", "vace", "--prompt", PROMPT, *controls, "-o", files["mask_video"], "--overwrite"
+        "generate", "--model", "vace", "--prompt", PROMPT, *controls, *options, "-o", files["mask_video"], "--overwrite"
     )
     assert code == 1
     assert "which is never written to" in " ".join(err.split())

@@ -158,7 +158,8 @@ def test_a_run_trains_what_is_new(pipeline: Any, tmp_path: Path) -> None:
 
 def test_a_run_with_control_clips_shows_what_it_makes_of_them(pipeline: Any, tmp_path: Path) -> None:
     grown = grown_from(pipeline, tmp_path)
-    (grown / "generation.json").write_text('{"num_inference_steps": 2}')
+    others = {"num_inference_steps": 2, "num_frames": 9, "height": 64, "width": 64}
+    (grown / "generation.json").write_text(json.dumps(others))
     data = tmp_path / "data"
     for name in ("a", "b", "c"):
         write_captioned(data / f"{name}.mp4", name)
