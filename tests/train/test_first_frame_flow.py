@@ -11,7 +11,8 @@ from tiny_from_images import tiny
 
 from modelgrow.surgery import TrainError
 from modelgrow.train.objectives import RectifiedFlow
-from modelgrow.train.objectives.first_frame_flow import GIVEN, FirstFrameFlow, first_frame_flow, of_tokens
+from modelgrow.train.objectives.first_frame_flow import FirstFrameFlow, first_frame_flow, of_tokens
+from modelgrow.train.objectives.frame_masks import GIVEN
 from modelgrow.train.objectives.objective import draw_levels, mean_error
 from modelgrow.train.settings import Settings
 
@@ -23,7 +24,7 @@ def settings(**changes: Any) -> Settings:
 def test_a_given_frame_is_itself_at_timestep_zero_and_does_not_count() -> None:
     generator = torch.Generator().manual_seed(0)
     latents, noise, answer = torch.randn(3, 2, 4, 3, 2, 2, generator=generator)
-    objective = FirstFrameFlow(shift=3.0)
+    objective = FirstFrameFlow(flow=RectifiedFlow(shift=3.0))
     levels = draw_levels(objective, latents, generator)
     assert levels[:, 0].tolist() == [GIVEN, GIVEN]
     assert torch.equal(levels[:, 1], levels[:, 2])
@@ -39,7 +40,7 @@ def test_a_given_frame_is_itself_at_timestep_zero_and_does_not_count() -> None:
 
 def test_without_given_frames_it_is_rectified_flow() -> None:
     latents, noise, answer = torch.randn(3, 2, 4, 3, 2, 2, generator=torch.Generator().manual_seed(0))
-    plain, objective = RectifiedFlow(shift=3.0), FirstFrameFlow(shift=3.0, share=0.0)
+    plain, objective = RectifiedFlow(shift=3.0), FirstFrameFlow(flow=RectifiedFlow(shift=3.0), share=0.0)
     levels = plain.draw(2, torch.Generator().manual_seed(1))
     frames = draw_levels(objective, latents, torch.Generator().manual_seed(1))
     assert torch.equal(frames, levels[:, None].expand(2, 3))
@@ -50,10 +51,10 @@ def test_without_given_frames_it_is_rectified_flow() -> None:
 
 def test_share_is_of_the_samples_and_single_frames_have_none() -> None:
     generator = torch.Generator().manual_seed(0)
-    objective = FirstFrameFlow(share=0.3)
+    objective = FirstFrameFlow(flow=RectifiedFlow(), share=0.3)
     given = draw_levels(objective, torch.zeros(4000, 1, 2, 1, 1), generator)[:, 0] == GIVEN
     assert given.float().mean().item() == pytest.approx(0.3, abs=0.03)
-    assert (draw_levels(FirstFrameFlow(), torch.zeros(9, 1, 1, 1, 1), generator) >= 0).all()
+    assert (draw_levels(FirstFrameFlow(flow=RectifiedFlow()), torch.zeros(9, 1, 1, 1, 1), generator) >= 0).all()
 
 
 def test_tokens_have_their_frames_timesteps() -> None:
@@ -62,16 +63,16 @@ def test_tokens_have_their_frames_timesteps() -> None:
 
 
 def test_the_pipeline_decides_unless_the_settings_do() -> None:
-    pipeline = tiny("wan-ti2v")
-    assert first_frame_flow(pipeline, settings()) == FirstFrameFlow(shift=5.0, share=1.0)
-    assert first_frame_flow(pipeline, settings(first_frame=0.25)) == FirstFrameFlow(shift=5.0, share=0.25)
-    assert first_frame_flow(pipeline, settings(first_frame=0.0)) == RectifiedFlow(shift=5.0)
+    pipeline, flow = tiny("wan-ti2v"), RectifiedFlow(shift=5.0)
+    assert first_frame_flow(pipeline, settings()) == FirstFrameFlow(flow=flow, share=1.0)
+    assert first_frame_flow(pipeline, settings(first_frame=0.25)) == FirstFrameFlow(flow=flow, share=0.25)
+    assert first_frame_flow(pipeline, settings(first_frame=0.0)) == flow
 
     class TextToVideo:
         scheduler = pipeline.scheduler
 
-    assert first_frame_flow(TextToVideo(), settings()) == RectifiedFlow(shift=5.0)
-    assert first_frame_flow(TextToVideo(), settings(first_frame=1.0)) == FirstFrameFlow(shift=5.0)
+    assert first_frame_flow(TextToVideo(), settings()) == flow
+    assert first_frame_flow(TextToVideo(), settings(first_frame=1.0)) == FirstFrameFlow(flow=flow)
 
 
 def test_other_schedulers_and_shares_say_so() -> None:

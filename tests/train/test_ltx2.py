@@ -20,9 +20,10 @@ from modelgrow.surgery import (
 )
 from modelgrow.train.families import ltx2 as family
 from modelgrow.train.objectives import RectifiedFlow
-from modelgrow.train.objectives.first_frame_flow import GIVEN
+from modelgrow.train.objectives.first_frame_flow import FirstFrameFlow
+from modelgrow.train.objectives.frame_masks import GIVEN
 from modelgrow.train.objectives.objective import draw_levels
-from modelgrow.train.objectives.shifted_flow import ShiftedFirstFrameFlow, ShiftedFlow
+from modelgrow.train.objectives.shifted_flow import ShiftedFlow
 from modelgrow.train.run import train
 from modelgrow.train.select import reached
 from modelgrow.train.setup import choose_objective
@@ -97,7 +98,8 @@ def test_a_first_frame_is_the_pipelines_picture(pipeline: Any) -> None:
     pixels = (picture.permute(2, 0, 1).float() / 127.5 - 1)[None, :, None].repeat(2, 1, 9, 1, 1)
     pixels[:, :, 1:] = 0  # what comes after does not reach it
     objective = choose_objective(family, from_image, settings(Path("model"), Path("run")))
-    assert isinstance(objective, ShiftedFirstFrameFlow)
+    assert isinstance(objective, FirstFrameFlow)
+    assert isinstance(objective.flow, ShiftedFlow)
     with torch.no_grad():
         latents = family.encode_video(pipeline, pixels)
         levels = draw_levels(objective, latents, torch.Generator().manual_seed(0))
@@ -119,10 +121,11 @@ def test_noise_levels_are_the_published_trainers() -> None:
     def chosen(**changes: Any) -> Any:
         return choose_objective(family, pipeline, settings(Path("model"), Path("run"), **changes))
 
-    assert chosen() == ShiftedFlow(patch=1, few=1024, many=4096, low=0.95, high=2.05)
+    flow = ShiftedFlow(patch=1, few=1024, many=4096, low=0.95, high=2.05)
+    assert chosen() == flow
     assert chosen(shift=3.0).mean(9) == chosen(shift=3.0).mean(9000) == pytest.approx(1.0986, abs=1e-4)  # ln 3
     assert chosen(timestep_sampling="uniform") == RectifiedFlow(sampling="uniform", shift=1.0)
-    assert chosen(first_frame=0.5) == ShiftedFirstFrameFlow(patch=1, few=1024, many=4096, share=0.5)
+    assert chosen(first_frame=0.5) == FirstFrameFlow(flow=flow, share=0.5)
 
 
 def test_what_sound_alone_goes_through_can_not_train() -> None:

@@ -19,9 +19,9 @@ from modelgrow.surgery import open_checkpoint
 from modelgrow.train.families import family_of
 from modelgrow.train.loop import Loop
 from modelgrow.train.objectives import Diffusion
-from modelgrow.train.objectives.frame_masks import SHARES, draw_frame_mask
+from modelgrow.train.objectives.frame_masks import GIVEN, SHARES, draw_frame_mask
 from modelgrow.train.objectives.objective import draw_levels, mean_error
-from modelgrow.train.objectives.open_sora_flow import GIVEN, OpenSoraFlow, told
+from modelgrow.train.objectives.open_sora_flow import OpenSoraFlow, told
 from modelgrow.train.run import train
 from modelgrow.train.setup import set_up
 

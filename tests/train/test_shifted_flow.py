@@ -9,9 +9,10 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.pipelines.ltx2.pipeline_ltx2 import calculate_shift
 
-from modelgrow.train.objectives.first_frame_flow import GIVEN
+from modelgrow.train.objectives.first_frame_flow import FirstFrameFlow
+from modelgrow.train.objectives.frame_masks import GIVEN
 from modelgrow.train.objectives.objective import draw_levels
-from modelgrow.train.objectives.shifted_flow import EVEN, LOWEST, ShiftedFirstFrameFlow, ShiftedFlow
+from modelgrow.train.objectives.shifted_flow import EVEN, LOWEST, ShiftedFlow
 
 DRAWS = 200_000
 
@@ -63,7 +64,7 @@ def test_longer_clips_are_trained_at_higher_noise() -> None:
 
 def test_a_given_first_frame_leaves_the_levels_of_the_others() -> None:
     latents = torch.zeros(64, 1, 3, 48, 32)  # 4608 tokens
-    levels = draw_levels(ShiftedFirstFrameFlow(share=0.5), latents, torch.Generator().manual_seed(2))
+    levels = draw_levels(FirstFrameFlow(flow=ShiftedFlow(), share=0.5), latents, torch.Generator().manual_seed(2))
     given = levels[:, 0] == GIVEN
     assert 16 < given.sum() < 48
     assert torch.equal(levels[:, 1], levels[:, 2])

@@ -8,7 +8,6 @@ Shape letters: B samples, C channels, F latent frames, h, w in latents, L tokens
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +52,7 @@ def objective(pipeline: Any, settings: Settings) -> Objective:
     flow = objective_of(pipeline.scheduler, sampling=settings.timestep_sampling, shift=settings.shift)
     share = 1.0 if settings.first_frame is None else settings.first_frame
     if _starts_from_a_picture(pipeline) and isinstance(flow, RectifiedFlow):
-        return FirstFrameFlow(**asdict(flow), share=share)
+        return FirstFrameFlow(flow=flow, share=share)
     return flow
 
 

@@ -15,7 +15,7 @@ Shape letters: B samples, C channels, F latent frames, h, w height and width of 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,7 +23,7 @@ from diffusers import LTX2Pipeline
 
 from ..objectives import RectifiedFlow
 from ..objectives.first_frame_flow import FirstFrameFlow, first_frame_flow, of_tokens
-from ..objectives.shifted_flow import ShiftedFirstFrameFlow, ShiftedFlow
+from ..objectives.shifted_flow import ShiftedFlow
 from .latents import mean_of
 
 if TYPE_CHECKING:
@@ -44,12 +44,12 @@ KEYFRAMES = "keyframes_abs_pos_embedding"
 def objective(pipeline: Any, settings: Settings) -> Objective:
     """The noise levels of Lightricks' trainer; `shift` is in the place of what follows from the number of tokens."""
     found = first_frame_flow(pipeline, settings)
-    if settings.timestep_sampling == "uniform" or not isinstance(found, RectifiedFlow):
+    if settings.timestep_sampling == "uniform" or not isinstance(found, FirstFrameFlow | RectifiedFlow):
         return found
     patch = pipeline.transformer_spatial_patch_size**2 * pipeline.transformer_temporal_patch_size
     fixed = None if settings.shift is None else math.log(settings.shift)
     levels = ShiftedFlow.of(pipeline.scheduler, patch=patch, fixed=fixed)
-    return ShiftedFirstFrameFlow(**asdict(levels), share=found.share) if isinstance(found, FirstFrameFlow) else levels
+    return replace(found, flow=levels) if isinstance(found, FirstFrameFlow) else levels
 
 
 def idle(name: str, config: Any = None) -> bool:

@@ -8,7 +8,7 @@ Shape letters: B samples, C channels, F latent frames, h, w height and width of 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,39 +16,45 @@ import torch
 from modelgrow.surgery import TrainError
 
 from . import objective_of
-from .frame_masks import weights_of
-from .rectified_flow import RectifiedFlow, timesteps
+from .frame_masks import GIVEN, of_frames, weights_of
+from .objective import draw_levels
+from .rectified_flow import RectifiedFlow
 
 if TYPE_CHECKING:
     from ..settings import Settings
     from .objective import Objective
 
-GIVEN = -1.0
-"""The level of a frame that is given."""
-
 
 @dataclass(frozen=True, kw_only=True)
-class FirstFrameFlow(RectifiedFlow):
-    """The objective for the loop. Levels are sigmas of every latent frame, (B, F), float32, or `GIVEN`."""
+class FirstFrameFlow:
+    """The objective for the loop. Levels are the flow's, of every latent frame, (B, F), float32, or `GIVEN`."""
 
+    flow: RectifiedFlow
     share: float = 1.0
     """Of the samples whose first frame is given."""
 
+    def draw(self, batch: int, generator: torch.Generator) -> torch.Tensor:
+        """For pictures, of which nothing is given: (B, 1)."""
+        return self.flow.draw(batch, generator)[:, None]
+
     def draw_for(self, latents: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Of these latents, (B, C, F, h, w). Of one frame, none is given: nothing would be left to learn."""
-        levels = self.draw(len(latents), generator)[:, None].repeat(1, latents.shape[2])
+        levels = draw_levels(self.flow, latents, generator)[:, None].repeat(1, latents.shape[2])
         given = torch.rand(len(latents), generator=generator) < self.share
         if latents.shape[2] > 1:
             levels[given, 0] = GIVEN
         return levels
 
     def noisy(self, latents: torch.Tensor, noise: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
-        level = levels.clamp(min=0)[:, None, :, None, None]
+        level = of_frames(levels.clamp(min=0))
         return (1 - level) * latents + level * noise
 
     def timesteps(self, levels: torch.Tensor) -> torch.Tensor:
         """(B, F)."""
-        return timesteps(levels.clamp(min=0))
+        return self.flow.timesteps(levels.clamp(min=0))
+
+    def target(self, latents: torch.Tensor, noise: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
+        return self.flow.target(latents, noise, levels)
 
     def weights(self, levels: torch.Tensor) -> torch.Tensor:
         """Of the squared error, (B, 1, F, 1, 1): each sample's mean is that over the frames that are not given."""
@@ -69,7 +75,7 @@ def first_frame_flow(pipeline: Any, settings: Settings) -> Objective:
         return flow
     if not isinstance(flow, RectifiedFlow) or flow.inverted:
         raise TrainError(f"{type(pipeline.scheduler).__name__}: a given first frame needs rectified flow")
-    return FirstFrameFlow(**asdict(flow), share=share)
+    return FirstFrameFlow(flow=flow, share=share)
 
 
 def of_tokens(timesteps: torch.Tensor, tokens: int) -> torch.Tensor:

@@ -2,6 +2,8 @@
 
 The kinds and their shares are those of Open-Sora 1.2's first stage (`configs/opensora-v1-2/train/stage1.py`,
 `MaskGenerator` of `opensora/utils/train_utils.py`).
+
+Shape letters: B samples, F latent frames.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ SHARES: Mapping[str, float] = {
 }
 """Of the samples; no frame of the others is given."""
 TOTAL = sum(SHARES.values())
+GIVEN = -1.0
+"""The level of a frame that is given, where levels are of frames."""
 
 
 def draw_frame_mask(frames: int, share: float, generator: torch.Generator) -> torch.Tensor:
@@ -62,12 +66,17 @@ def draw_frame_mask(frames: int, share: float, generator: torch.Generator) -> to
     return mask
 
 
+def of_frames(values: torch.Tensor) -> torch.Tensor:
+    """A number for each frame, (B, F), in the shape that fits to latents: (B, 1, F, 1, 1)."""
+    return values[:, None, :, None, None]
+
+
 def weights_of(levels: torch.Tensor) -> torch.Tensor:
     """What the squared error of each frame counts: levels (B, F), negative where a frame is given -> (B, 1, F, 1, 1).
 
     Each sample's mean is that over its denoised frames.
     """
-    denoised = (levels >= 0).float()[:, None, :, None, None]
+    denoised = of_frames((levels >= 0).float())
     return denoised / denoised.mean(dim=2, keepdim=True)
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from .edm import Edm
+from .frame_masks import of_frames
 from .objective import draw_levels
 from .rectified_flow import RectifiedFlow
 
@@ -49,7 +50,7 @@ class GivenFrames:
 
     def noisy(self, latents: torch.Tensor, noise: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
         seen = self._by_frame(self.flow.noisy, latents, noise, levels)
-        return seen if self.level is None else torch.where(_frames(levels < 0), latents, seen)
+        return seen if self.level is None else torch.where(of_frames(levels < 0), latents, seen)
 
     def timesteps(self, levels: torch.Tensor) -> torch.Tensor:
         """(B, 2, F): what the model is told of each frame, and 1 where it is given."""
@@ -60,7 +61,7 @@ class GivenFrames:
 
     def weights(self, levels: torch.Tensor) -> torch.Tensor:
         """Of the squared error, (B, 1, F, 1, 1): 0 for given frames."""
-        return _frames((levels >= 0).float())
+        return of_frames((levels >= 0).float())
 
     @staticmethod
     def _by_frame(
@@ -70,7 +71,3 @@ class GivenFrames:
         apart = (value.transpose(1, 2).flatten(0, 1) for value in (latents, noise))
         found: torch.Tensor = function(*apart, levels.abs().flatten()).unflatten(0, levels.shape)
         return found.transpose(1, 2)
-
-
-def _frames(values: torch.Tensor) -> torch.Tensor:
-    return values[:, None, :, None, None]

@@ -1,4 +1,7 @@
-"""What the loop asks of an objective. EDM, for SVD, belongs beside the two that are here."""
+"""What the loop asks of an objective.
+
+Shape letters: B samples; the axes behind it are the latents', (B, C, F, h, w), or none, (B,), or any that fit to them.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Objective(Protocol):
-    """Shapes: `latents` and `noise` (B, ...), `levels` (B, ...).
+    """`latents` and `noise` are (B, C, F, h, w) and of one dtype; `levels` (B, ...), float32 or int64, as each says.
 
     A file may have besides: `draw_for(latents, generator)` in place of `draw`, where levels depend on the size of the
     latents; `weights(levels)`, of the squared error, of any shape that fits to it. See `draw_levels` and `mean_error`.

@@ -18,13 +18,10 @@ from diffusers.training_utils import compute_density_for_timestep_sampling
 
 from modelgrow.pipelines.open_sora.flow import NUM_TRAIN_TIMESTEPS, timestep_transform
 
-from .frame_masks import TOTAL, draw_frame_mask, weights_of
+from .frame_masks import GIVEN, TOTAL, draw_frame_mask, of_frames, weights_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-GIVEN = -1.0
-"""The level of a frame that is given."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +52,7 @@ class OpenSoraFlow:
         return torch.where(torch.stack(masks), timesteps[:, None], GIVEN)
 
     def noisy(self, latents: torch.Tensor, noise: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
-        share = _frames(levels.clamp(min=0) / NUM_TRAIN_TIMESTEPS)
+        share = of_frames(levels.clamp(min=0) / NUM_TRAIN_TIMESTEPS)
         return (1 - share) * latents + share * noise
 
     def timesteps(self, levels: torch.Tensor) -> torch.Tensor:
@@ -79,7 +76,3 @@ class OpenSoraFlow:
 def told(levels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Of levels (B, F), what the model is told: a timestep per sample, (B,), and which frames are denoised, (B, F)."""
     return levels.amax(dim=1), levels >= 0
-
-
-def _frames(values: torch.Tensor) -> torch.Tensor:
-    return values[:, None, :, None, None]

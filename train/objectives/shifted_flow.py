@@ -11,12 +11,11 @@ Shape letters: B samples, C channels, F latent frames, h, w height and width of 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from .first_frame_flow import FirstFrameFlow
 from .rectified_flow import RectifiedFlow
 
 LOWEST = 1e-3
@@ -69,11 +68,7 @@ class ShiftedFlow(RectifiedFlow):
 
     def draw_for(self, latents: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """For these latents, (B, C, F, h, w): (B,)."""
-        return self._draw(len(latents), self.of_latents(latents), generator)
-
-    def of_latents(self, latents: torch.Tensor) -> float:
-        """m of these latents, (B, C, F, h, w)."""
-        return self.mean(latents[0, 0].numel() // self.patch)
+        return self._draw(len(latents), self.mean(latents[0, 0].numel() // self.patch), generator)
 
     def _draw(self, batch: int, mean: float, generator: torch.Generator) -> torch.Tensor:
         normal = torch.randn(batch, generator=generator)
@@ -82,12 +77,3 @@ class ShiftedFlow(RectifiedFlow):
         shifted = torch.where(stretched >= LOWEST, stretched, 2 * LOWEST - stretched).clamp(0, 1)
         even = LOWEST + (1 - LOWEST) * torch.rand(batch, generator=generator)
         return torch.where(torch.rand(batch, generator=generator) < EVEN, even, shifted)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShiftedFirstFrameFlow(FirstFrameFlow, ShiftedFlow):
-    """The same with the first latent frame given in a share of the samples; levels as there, (B, F)."""
-
-    def draw_for(self, latents: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        sized = replace(self, fixed=self.of_latents(latents))
-        return FirstFrameFlow.draw_for(sized, latents, generator)
