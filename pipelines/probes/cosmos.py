@@ -6,6 +6,9 @@ import math
 from typing import Any
 
 import torch
+from diffusers.utils import is_torchvision_available
+
+from modelgrow.surgery import VerifyError
 
 from .recipe import B, Config, F, Inputs, L, Randn, Recipe, Runner
 
@@ -22,7 +25,9 @@ def _cosmos(config: Config, randn: Randn) -> Inputs:
         "encoder_hidden_states": randn(B, L, text_dim),
         "fps": 16,
     }
-    if config["concat_padding_mask"]:  # diffusers resizes it with torchvision
+    if config["concat_padding_mask"]:
+        if not is_torchvision_available():
+            raise VerifyError("Cosmos with concat_padding_mask runs with torchvision only: pip install torchvision")
         inputs["padding_mask"] = randn(1, 1, height, width)
     if config.get("img_context_dim_in"):
         inputs["image_context"] = randn(B, IMAGE_TOKENS, config["img_context_dim_in"])

@@ -153,3 +153,14 @@ def test_of_pipelines_on_the_hub_only_what_is_compared_is_downloaded(
     assert report.components[0].promises == ()
     whole = {request.name for request in hub.asked(WEIGHTS) if not request.range}
     assert whole == {f"transformer/{WEIGHTS}"}
+
+
+def test_torchvision_is_asked_for_where_it_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """diffusers' Cosmos resizes the padding's mask with it, and would fail with a NameError."""
+    from modelgrow.pipelines.probes import cosmos
+
+    row = row_of("cosmos2")
+    base = save(tmp_path / "base", row.class_name, {**row.tiny, "concat_padding_mask": True})
+    monkeypatch.setattr(cosmos, "is_torchvision_available", lambda: False)
+    with pytest.raises(VerifyError, match="pip install torchvision"):
+        verify(str(base), str(base))
