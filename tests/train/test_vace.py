@@ -172,6 +172,7 @@ def test_a_run_with_control_clips_shows_what_it_makes_of_them(pipeline: Any, tmp
         "first_frame": 0.5,
         "previews": (PROMPT,),
         "preview_every": 2,
+        **dict.fromkeys(SIZE),
     }
     said: list[str] = []
     result = train(settings(grown, tmp_path / "run", **changes), announce=said.append)
@@ -188,6 +189,6 @@ def test_a_run_with_control_clips_shows_what_it_makes_of_them(pipeline: Any, tmp
     assert "pose_video lies beside 1 clip, and is not read by this model" in said
     folder = tmp_path / "run" / "previews"
     assert {path.name for path in folder.iterdir()} >= {"control_video.mp4", "step-00000002-0.mp4"}
-    assert report["buckets"] == [{"num_frames": 5, "height": 32, "width": 32, "clips": 2}]
+    assert report["buckets"] == [{"num_frames": 5, "height": 32, "width": 40, "clips": 2}]
     shown = read_video(folder / "step-00000002-0.mp4")
-    assert (len(shown), shown[0].size) == (5, (256, 256)), "as long and as large as the control clip, enlarged"
+    assert (len(shown), shown[0].size) == (5, (320, 256)), "as long and as large as the control clip, enlarged"
