@@ -109,7 +109,7 @@ def predict(pipeline: Any, model: Any, noisy: torch.Tensor, timesteps: torch.Ten
         timesteps, given = timesteps.unbind(1)
     chosen = given.bool().view(-1, 1, 1, 1, 1)
     kept, made, later = (text[name if name in text else GRAY].to(noisy.dtype) for name in (KEPT, MADE, LATER))
-    mask = text[MASKS].to(noisy.dtype) / 255 if MASKS in text else noisy.new_ones(())
+    mask = (text[MASKS].float() / 255).to(noisy.dtype) if MASKS in text else noisy.new_ones(())
     control = [
         torch.where(chosen, text[FIRST].to(noisy.dtype), kept),
         torch.where(chosen, later, made),
