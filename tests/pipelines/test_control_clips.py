@@ -242,9 +242,9 @@ def test_what_is_refused(files: dict[str, str], tiny_pipeline: Path, tmp_path: P
         with pytest.raises(GenerateError, match=words):
             made(pipeline, files, names, **options)
     reader.save_pretrained(tmp_path / "vace")
-    options = GenerateOptions(prompt=PROMPT, controls={"control_video": files["control_video"]}, **SIZE)
+    asked = GenerateOptions(prompt=PROMPT, controls={"control_video": files["control_video"]}, **SIZE)
     with pytest.raises(GenerateError, match="WanVACEPipeline has no second stage: it takes no video to make anew"):
-        produce(str(tmp_path / "vace"), options, tmp_path / "c.gif", second_stage=(64, 96))
+        produce(str(tmp_path / "vace"), asked, tmp_path / "c.gif", second_stage=(64, 96))
     (tmp_path / "no.mp4").write_bytes(b"no clip")
     for name, words in (("missing.mp4", "no such clip"), ("no.mp4", "no clip that can be read")):
         with pytest.raises(GenerateError, match=words):
