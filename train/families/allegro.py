@@ -16,6 +16,7 @@ from modelgrow.surgery import TrainError
 
 from ..objectives.min_snr import MinSnr
 from .latents import mean_of_each, scaled
+from .text import states_and_mask
 
 if TYPE_CHECKING:
     from ..settings import Settings
@@ -32,10 +33,7 @@ def objective(pipeline: Any, settings: Settings) -> MinSnr:
 
 def encode_text(pipeline: Any, captions: list[str]) -> dict[str, torch.Tensor]:
     # Captions are cleaned unless the caller of the pipeline says otherwise, or the packages for it are missing.
-    states, mask, _, _ = pipeline.encode_prompt(
-        captions, do_classifier_free_guidance=False, clean_caption=is_bs4_available() and is_ftfy_available()
-    )
-    return {"states": states, "mask": mask}
+    return states_and_mask(pipeline, captions, clean_caption=is_bs4_available() and is_ftfy_available())
 
 
 def encode_video(pipeline: Any, pixels: torch.Tensor) -> torch.Tensor:

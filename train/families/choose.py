@@ -55,26 +55,16 @@ def _wan(config: Said, index: Said) -> Any:
 
 
 def _cogvideox(config: Said, index: Said) -> Any:
-    read, made = _channels(config)
-    from_picture = IMAGE_TO_VIDEO in _pipeline(index)
-    if read == made and not from_picture:
-        return cogvideox
-    if read == 2 * made and from_picture:
-        return cogvideox_image
-    _refuse(index, read, f"{made} with CogVideoXPipeline, and {2 * made} with CogVideoXImageToVideoPipeline")
+    return _text_or_picture(config, index, CogVideoXPipeline=cogvideox, CogVideoXImageToVideoPipeline=cogvideox_image)
 
 
 def _hunyuan_video(config: Said, index: Said) -> Any:
-    read, made = _channels(config)
     condition = config.get("image_condition_type")
     if condition is not None or _pipeline(index) == HUNYUAN_LLAVA:
-        return _hunyuan_llava(condition, read, made, index)
-    from_picture = IMAGE_TO_VIDEO in _pipeline(index)
-    if read == made and not from_picture:
-        return hunyuan_video
-    if read == 2 * made and from_picture:
-        return hunyuan_image
-    _refuse(index, read, f"{made} with HunyuanVideoPipeline, and {2 * made} with HunyuanSkyreelsImageToVideoPipeline")
+        return _hunyuan_llava(condition, *_channels(config), index)
+    return _text_or_picture(
+        config, index, HunyuanVideoPipeline=hunyuan_video, HunyuanSkyreelsImageToVideoPipeline=hunyuan_image
+    )
 
 
 def _cosmos(_config: Said, index: Said) -> Any:
@@ -98,6 +88,24 @@ CHOICES: Mapping[str, Callable[[Said, Said], Any]] = {
     "CosmosTransformer3DModel": _cosmos,
     "HunyuanVideoTransformer3DModel": _hunyuan_video,
 }
+
+
+def _text_or_picture(config: Said, index: Said, **families: Any) -> Any:
+    """The family of text, whose model reads noisy latents alone, or that of a picture, whose latents stand beside them.
+
+    Args:
+        config: The model's.
+        index: model_index.json.
+        families: The two, by the pipelines that they are of.
+    """
+    read, made = _channels(config)
+    (text, of_text), (picture, of_picture) = families.items()
+    from_picture = IMAGE_TO_VIDEO in _pipeline(index)
+    if read == made and not from_picture:
+        return of_text
+    if read == 2 * made and from_picture:
+        return of_picture
+    _refuse(index, read, f"{made} with {text}, and {2 * made} with {picture}")
 
 
 def _channels(config: Said) -> tuple[int, int]:

@@ -13,13 +13,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.nn.functional import pad
 
 from modelgrow.surgery import TrainError
 
 from . import cogvideox
 from .cogvideox import encode_text
-from .latents import mean_of
+from .latents import mean_of, then_zeros
 
 if TYPE_CHECKING:
     from .family import Text
@@ -52,5 +51,5 @@ def encode_conditions(pipeline: Any, pixels: torch.Tensor, frame_rates: list[flo
 
 
 def predict(pipeline: Any, model: Any, noisy: torch.Tensor, timesteps: torch.Tensor, text: Text) -> torch.Tensor:
-    image = pad(text[LATENTS].to(noisy.dtype), (0, 0, 0, 0, 0, noisy.shape[2] - 1))
+    image = then_zeros(text[LATENTS], noisy)
     return cogvideox.predict(pipeline, model, torch.cat([noisy, image], dim=1), timesteps, text)

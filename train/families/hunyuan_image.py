@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.nn.functional import pad
 
 from . import hunyuan_video
 from .hunyuan_video import encode_text, encode_video
+from .latents import then_zeros
 
 if TYPE_CHECKING:
     from .family import Text
@@ -29,5 +29,5 @@ def encode_conditions(pipeline: Any, pixels: torch.Tensor, frame_rates: list[flo
 
 
 def predict(pipeline: Any, model: Any, noisy: torch.Tensor, timesteps: torch.Tensor, text: Text) -> torch.Tensor:
-    image = pad(text[LATENTS].to(noisy.dtype), (0, 0, 0, 0, 0, noisy.shape[2] - 1))
+    image = then_zeros(text[LATENTS], noisy)
     return hunyuan_video.predict(pipeline, model, torch.cat([noisy, image], dim=1), timesteps, text)

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
-from torch.nn.functional import pad
 
 from modelgrow.surgery import TrainError
 
@@ -26,6 +25,7 @@ from ..objectives import objective_of
 from ..objectives.first_frame_flow import first_frame_flow
 from . import hunyuan_video
 from .hunyuan_video import encode_video
+from .latents import then_zeros
 
 if TYPE_CHECKING:
     from ..objectives.objective import Objective
@@ -95,7 +95,7 @@ def predict(pipeline: Any, model: Any, noisy: torch.Tensor, timesteps: torch.Ten
         seen = torch.cat([image, noisy[:, :, 1:]], dim=2)
     else:
         given = torch.cat([image, torch.ones_like(image[:, :1])], dim=1)  # with a mask
-        seen = torch.cat([noisy, pad(given, (0, 0, 0, 0, 0, noisy.shape[2] - 1))], dim=1)
+        seen = torch.cat([noisy, then_zeros(given, noisy)], dim=1)
     return hunyuan_video.predict(pipeline, model, seen, told, text)
 
 

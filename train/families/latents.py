@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.nn.functional import pad
 
 
 def mean_of(vae: Any, pixels: torch.Tensor) -> torch.Tensor:
@@ -19,6 +20,11 @@ def mean_of(vae: Any, pixels: torch.Tensor) -> torch.Tensor:
 def mean_of_each(vae: Any, pixels: torch.Tensor) -> torch.Tensor:
     """`mean_of`, for a VAE that takes one clip at a time."""
     return torch.cat([mean_of(vae, clip) for clip in pixels.split(1)])
+
+
+def then_zeros(first: torch.Tensor, noisy: torch.Tensor) -> torch.Tensor:
+    """A picture's latents (B, C, 1, h, w) as a clip's, (B, C, F, h, w) like `noisy` and of its dtype: zeros behind."""
+    return pad(first.to(noisy.dtype), (0, 0, 0, 0, 0, noisy.shape[2] - 1))
 
 
 def scaled(vae: Any, latents: torch.Tensor) -> torch.Tensor:

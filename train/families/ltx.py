@@ -14,6 +14,7 @@ from diffusers import LTXPipeline
 
 from ..objectives.first_frame_flow import first_frame_flow, of_tokens
 from .latents import mean_of
+from .text import states_and_mask
 
 if TYPE_CHECKING:
     from ..objectives.objective import Objective
@@ -29,8 +30,7 @@ def objective(pipeline: Any, settings: Settings) -> Objective:
 
 
 def encode_text(pipeline: Any, captions: list[str]) -> dict[str, torch.Tensor]:
-    states, mask, _, _ = pipeline.encode_prompt(captions, do_classifier_free_guidance=False)
-    return {"states": states, "mask": mask}
+    return states_and_mask(pipeline, captions)
 
 
 def encode_video(pipeline: Any, pixels: torch.Tensor) -> torch.Tensor:

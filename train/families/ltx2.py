@@ -24,12 +24,14 @@ from diffusers import LTX2Pipeline
 from ..objectives import RectifiedFlow
 from ..objectives.first_frame_flow import FirstFrameFlow, first_frame_flow, of_tokens
 from ..objectives.shifted_flow import ShiftedFlow
-from .latents import mean_of
+from .ltx import encode_video
 
 if TYPE_CHECKING:
     from ..objectives.objective import Objective
     from ..settings import Settings
     from .family import Text
+
+__all__ = ["encode_conditions", "encode_text", "encode_video", "idle", "objective", "predict"]
 
 FRAME_RATE = 24.0
 """Of clips that do not say; what the pipeline assumes too."""
@@ -62,15 +64,6 @@ def encode_text(pipeline: Any, captions: list[str]) -> dict[str, torch.Tensor]:
     layers, mask, _, _ = pipeline.encode_prompt(captions, do_classifier_free_guidance=False)
     states, _, mask = pipeline.connectors(layers, mask, padding_side=pipeline.tokenizer.padding_side)
     return {"states": states, "mask": mask}
-
-
-def encode_video(pipeline: Any, pixels: torch.Tensor) -> torch.Tensor:
-    vae = pipeline.vae
-    latents = mean_of(vae, pixels)
-    normalised: torch.Tensor = LTX2Pipeline._normalize_latents(
-        latents, vae.latents_mean, vae.latents_std, vae.config.scaling_factor
-    )
-    return normalised
 
 
 def encode_conditions(pipeline: Any, pixels: torch.Tensor, frame_rates: list[float | None]) -> dict[str, torch.Tensor]:

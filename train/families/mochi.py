@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .latents import mean_of, scaled, statistics
+from .text import states_and_mask
 
 if TYPE_CHECKING:
     from .family import Text
 
 
 def encode_text(pipeline: Any, captions: list[str]) -> dict[str, torch.Tensor]:
-    states, mask, _, _ = pipeline.encode_prompt(captions, do_classifier_free_guidance=False)
-    return {"states": states, "mask": mask}
+    return states_and_mask(pipeline, captions)
 
 
 def encode_video(pipeline: Any, pixels: torch.Tensor) -> torch.Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .frames import encode_frames, picture_of
+from .text import states_and_mask
 
 if TYPE_CHECKING:
     import torch
@@ -16,8 +17,7 @@ if TYPE_CHECKING:
 
 
 def encode_text(pipeline: Any, captions: list[str]) -> dict[str, torch.Tensor]:
-    states, mask, _, _ = pipeline.encode_prompt(captions, do_classifier_free_guidance=False)
-    return {"states": states, "mask": mask}
+    return states_and_mask(pipeline, captions)
 
 
 def encode_video(pipeline: Any, pixels: torch.Tensor) -> torch.Tensor:

@@ -13,6 +13,7 @@ import torch
 
 from ..objectives.first_frame_flow import first_frame_flow, of_tokens
 from .latents import mean_of, normalised
+from .text import states_and_mask
 
 if TYPE_CHECKING:
     from ..objectives.objective import Objective
@@ -27,10 +28,7 @@ def objective(pipeline: Any, settings: Settings) -> Objective:
 def encode_text(pipeline: Any, captions: list[str]) -> dict[str, torch.Tensor]:
     # The instruction stands before every prompt unless the caller takes it away.
     instruction = inspect.signature(type(pipeline).__call__).parameters["complex_human_instruction"].default
-    states, mask, _, _ = pipeline.encode_prompt(
-        captions, do_classifier_free_guidance=False, complex_human_instruction=instruction
-    )
-    return {"states": states, "mask": mask}
+    return states_and_mask(pipeline, captions, complex_human_instruction=instruction)
 
 
 def encode_video(pipeline: Any, pixels: torch.Tensor) -> torch.Tensor:

@@ -14,6 +14,8 @@ import torch
 
 from modelgrow.surgery import TrainError
 
+from .objective import of_samples
+
 PREDICTIONS = ("epsilon", "v_prediction")
 
 
@@ -50,6 +52,5 @@ class Diffusion:
         return signal * noise - spread * latents
 
     def _scales(self, latents: torch.Tensor, levels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        a = self.alphas_cumprod.to(latents.device)[levels.to(latents.device)]
-        a = a.view(-1, *([1] * (latents.ndim - 1))).to(latents.dtype)
+        a = of_samples(self.alphas_cumprod.to(levels.device)[levels], latents).to(latents.dtype)
         return a.sqrt(), (1 - a).sqrt()

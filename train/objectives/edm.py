@@ -20,6 +20,8 @@ import torch
 
 from modelgrow.surgery import TrainError
 
+from .objective import of_samples
+
 SIGNS = {"epsilon": 1, "v_prediction": -1}
 """Of F in a scheduler's answer, by its `prediction_type`: diffusers calls EDM's own "epsilon"."""
 RHO = 7.0
@@ -90,14 +92,14 @@ class Edm:
         return drawn * longer(latents) if self.by_length else drawn
 
     def noisy(self, latents: torch.Tensor, noise: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
-        level = _like(levels, latents)
+        level = of_samples(levels, latents)
         return (self.scale * latents + level * noise) / self._spread(level)
 
     def timesteps(self, levels: torch.Tensor) -> torch.Tensor:
         return 0.25 * levels.log()
 
     def target(self, latents: torch.Tensor, noise: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
-        level = _like(levels, latents)
+        level = of_samples(levels, latents)
         wanted = self.contrast * self.scale * latents
         seen = self.noisy(latents, noise, levels)
         return self.sign * (wanted * self._spread(level) / (level * self.data) - seen * self.data / level)
@@ -112,7 +114,7 @@ class Edm:
 
     def clip(self, answer: torch.Tensor, noisy: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
         """The clip that an answer to what the model saw stands for."""
-        level = _like(levels, answer)
+        level = of_samples(levels, answer)
         spread = self._spread(level)
         return self.data**2 * noisy / spread + self.sign * level * self.data / spread * answer
 
@@ -127,7 +129,3 @@ def longer(latents: torch.Tensor) -> float:
     Cosmos' rule (arXiv 2501.03575; `adjust_video_noise` of its trainers).
     """
     return math.sqrt(latents.shape[2])
-
-
-def _like(levels: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
-    return levels.view(-1, *([1] * (latents.ndim - 1))).to(latents.device)

@@ -38,6 +38,11 @@ def draw_levels(objective: Objective, latents: torch.Tensor, generator: torch.Ge
     return drawn
 
 
+def of_samples(values: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
+    """A number for each sample, (B,), in the shape that fits to latents, (B, 1, ...), and where they are."""
+    return values.view(-1, *[1] * (latents.ndim - 1)).to(latents.device)
+
+
 def mean_error(
     objective: Objective, prediction: torch.Tensor, target: torch.Tensor, levels: torch.Tensor
 ) -> torch.Tensor:

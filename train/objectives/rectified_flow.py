@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from diffusers.training_utils import compute_density_for_timestep_sampling
 
+from .objective import of_samples
+
 NUM_TRAIN_TIMESTEPS = 1000
 """The scheduler's: what a model is told is `sigma * NUM_TRAIN_TIMESTEPS`."""
 
@@ -25,7 +27,7 @@ def sample_sigmas(
 
 def noisy_sample(latents: torch.Tensor, noise: torch.Tensor, sigmas: torch.Tensor) -> torch.Tensor:
     """(1 - s) x + s e. `latents`, `noise`: shape (B, ...); `sigmas`: shape (B,)."""
-    level = sigmas.view(-1, *([1] * (latents.ndim - 1)))
+    level = of_samples(sigmas, latents)
     return (1 - level) * latents + level * noise
 
 
