@@ -7,7 +7,7 @@ ARGS =
 JOBS = auto
 
 help:
-	@echo "make demo    grow the tiny model that comes along, prove it the same, generate with both"
+	@echo "make demo    grow the tiny model that comes along, prove it the same, generate with both, train what is new"
 	@echo "make test    every test that needs no GPU and no network"
 	@echo "make check   lint, formatting, types"
 	@echo "make readme  rewrite the tables in README.md that are made from data"

@@ -118,7 +118,7 @@ def _run(pipeline: Any, arguments: Mapping[str, Any], progress: Progress | None)
         ) from error
     except (ValueError, RuntimeError, TypeError) as error:
         asked = ", ".join(f"{name} {value}" for name, value in arguments.items() if name in POSITIVE + FRAME_COUNTS)
-        longer = too_long(pipeline, arguments)
+        longer = "" if "extend-frames" in str(error) else too_long(pipeline, arguments)  # ExVideo's own says it all
         raise GenerateError(f"{what} can't make this ({asked or 'its own defaults'}): {error}{longer}") from error
 
 

@@ -11,6 +11,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from modelgrow.surgery import GenerateError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import numpy as np
 
 # ffmpeg guesses formats from the bytes. Playlists and scripts among them open other files and addresses.
@@ -44,6 +46,14 @@ def read_video(path: Path, *, limit: int | None = None) -> list[Image.Image]:
     if not frames:
         raise GenerateError(f"{path}: there are no frames in it")
     return frames
+
+
+def check_readable(pictures: Iterable[Path], clips: Iterable[Path]) -> None:
+    """Before a model is loaded for them. Raises `GenerateError` for a file that can't be read."""
+    for path in pictures:
+        read_image(path)
+    for path in clips:
+        read_video(path, limit=1)
 
 
 def frame_rate(path: Path) -> float | None:

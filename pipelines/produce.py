@@ -16,6 +16,7 @@ from .arguments import recommended
 from .export import check_target, save_clip
 from .first_frame import make_first_frame, save_first_frame
 from .generate import Generated, GenerateOptions, Progress, generate
+from .inputs import check_readable
 from .load import load_pipeline, resolve_device
 from .low_memory import offload_for, save_memory
 from .memory import watched
@@ -99,11 +100,13 @@ def produce(
         GrowError: Something of it can't be loaded, made or written; what was complete by then stays.
     """
     loading, telling = loading or Loading(), telling or Telling()
-    files_read = (options.image, options.last_image, options.video, *(options.controls or {}).values())
-    inputs = [Path(path) for path in files_read if path is not None]
+    pictures = [Path(path) for path in (options.image, options.last_image) if path is not None]
+    clips = [Path(path) for path in (options.video, *(options.controls or {}).values()) if path is not None]
+    inputs = [*pictures, *clips]
     second_path = output.with_stem(f"{output.stem}-{second_stage[0]}x{second_stage[1]}") if second_stage else None
     for path in (output, *([second_path] if second_path else [])):
         check_target(path, overwrite=overwrite, inputs=inputs)
+    check_readable(pictures, clips)
     files: tuple[Path, ...] = ()
     frame = None
     if first_frame_model is not None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from clip_files import write_video
 from PIL import Image
 from tiny_images import save_tiny_hunyuan_dit, save_tiny_sd3
 from tiny_svd import save_tiny_exvideo, save_tiny_svd
@@ -163,6 +164,21 @@ def test_stock_svd_from_a_picture(svd: Path, picture: Path, tmp_path: Path) -> N
         check_target(picture, overwrite=True, inputs=[picture])
 
 
+@pytest.fixture
+def beside_inputs(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder with a picture and a clip."""
+    folder = tmp_path_factory.mktemp("inputs")
+    Image.new("RGB", (8, 8)).save(folder / "i.png")
+    write_video(folder / "v.mp4", num_frames=2)
+    monkeypatch.chdir(folder)
+
+
+@pytest.mark.parametrize("change", [{"image": "nothing.png"}, {"image": __file__}, {"video": "nothing.mp4"}])
+def test_inputs_are_read_before_a_model_is_loaded(tmp_path: Path, change: dict[str, Any]) -> None:
+    with pytest.raises(GenerateError, match=r"no such (picture|clip)|no picture"):
+        produce.produce("no/model", GenerateOptions(**change), tmp_path / "clip.mp4", loading=CPU)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -177,6 +193,7 @@ def test_stock_svd_from_a_picture(svd: Path, picture: Path, tmp_path: Path) -> N
     ],
     ids=str,
 )
+@pytest.mark.usefixtures("beside_inputs")
 def test_inputs_that_can_not_be(exvideo: Path, tmp_path: Path, change: dict[str, Any], words: str) -> None:
     with pytest.raises(GenerateError, match=words):
         produce.produce(str(exvideo), GenerateOptions(**SMALL, **change), tmp_path / "clip.mp4", loading=CPU)
@@ -196,6 +213,7 @@ def test_inputs_that_can_not_be(exvideo: Path, tmp_path: Path, change: dict[str,
     ],
     ids=["both", "no-prompt", "no-second-stage", "offload", "video", "nothing", "enhance"],
 )
+@pytest.mark.usefixtures("beside_inputs")
 def test_wishes_that_do_not_go_together(
     svd: Path, tmp_path: Path, options: dict[str, Any], more: dict[str, Any], words: str
 ) -> None:
