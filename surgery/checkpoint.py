@@ -75,7 +75,7 @@ class Checkpoint:
 
 
 def open_checkpoint(
-    path: Path, *, config: Path | None = None, variant: str | None = None, files: Files = HERE
+    path: Path | str, *, config: Path | None = None, variant: str | None = None, files: Files = HERE
 ) -> Checkpoint:
     """Open a component folder, a single .safetensors file, or an index, with its config.
 
@@ -89,6 +89,7 @@ def open_checkpoint(
         SourceError: There are no weights.
         CheckpointError: Something in the files is wrong.
     """
+    path = Path(path)
     is_folder = files.is_folder(path)
     folder = path if is_folder else path.parent
     weights = find_weights(path, variant, files) if is_folder else _check_suffix(path)

@@ -148,7 +148,7 @@ def prepare(
 
 def execute(
     job: Job,
-    output: Path,
+    output: Path | str,
     *,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -172,6 +172,7 @@ def execute(
         SourceError: Some of it is still on the Hub.
         GrowError: See `ComponentFolder.write` and `staged`.
     """
+    output = Path(output)
     check_downloaded(job.source.name, job.missing)
     writer = Writer(workers=workers, link=link, digests=checksum, progress=progress)
     with staged(output, inputs=[job.source.path], overwrite=overwrite) as work:

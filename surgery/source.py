@@ -73,7 +73,7 @@ class Source:
 
 
 def open_source(
-    argument: str,
+    argument: str | Path,
     *,
     config: Path | None = None,
     variant: str | None = None,
@@ -99,6 +99,7 @@ def open_source(
         SourceError: Nothing is there, or it has no weights, or the Hub is needed and out of reach.
         CheckpointError: What is there is damaged.
     """
+    argument = os.fspath(argument)
     if not (argument and os.path.lexists(argument)):
         if not is_hub_id(argument):
             page = _HUB_PAGE.match(argument)

@@ -15,7 +15,9 @@ from modelgrow.surgery import (
     ExtendOptions,
     GrowError,
     PlanError,
+    SourceError,
     execute,
+    open_checkpoint,
     open_source,
     plan_expand,
     plan_extend_frames,
@@ -52,6 +54,15 @@ def test_blocks_that_the_config_does_not_count(make_ltx: Callable[..., Path], op
     error = refusal(folder, operation)
     assert isinstance(error, CheckpointError)
     assert "num_layers = 4, the tensors hold blocks 0-2" in str(error)
+
+
+def test_paths_and_texts_are_alike(make_ltx: Callable[..., Path], tmp_path: Path) -> None:
+    folder = make_ltx()
+    assert open_checkpoint(str(folder)).tensors == open_checkpoint(folder).tensors
+    assert open_source(folder).name == open_source(str(folder)).name == "base"
+    assert execute(prepare(open_source(folder), OPERATIONS[0]), str(tmp_path / "grown")) == tmp_path / "grown"
+    with pytest.raises(SourceError, match="no such folder or file"):
+        open_source(tmp_path / "nothing")
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
