@@ -218,9 +218,10 @@ def _extended(function: Callable[..., Any], names: Sequence[str]) -> inspect.Sig
 
 
 def _grown_too(types: Sequence[Any]) -> Iterator[type[Any]]:
-    for kind in types:
-        if isinstance(kind, type) and issubclass(kind, ModelMixin) and not issubclass(kind, GrownModel):
-            yield grown_class(kind)
+    models: list[Any] = [kind for kind in types if isinstance(kind, type) and issubclass(kind, ModelMixin)]
+    for model in models:
+        if not issubclass(model, GrownModel):
+            yield grown_class(model)
 
 
 def _has_slot(part: Any) -> bool:
