@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from safetensors import SafetensorError
+from safetensors.torch import save_file
 from tiny_runs import settings
 
 from modelgrow.surgery import TrainError
@@ -45,10 +46,8 @@ def test_a_full_disk(grown: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """The checkpoint before it stays, nothing half-written does, and the same run goes on when there is room."""
     chosen = settings(grown, tmp_path / "run", steps=2, save_every=1)
     place = tmp_path / "run" / "checkpoints"
-    save = checkpoints.save_file
-
     def full(tensors: Any, path: Path) -> None:
-        save(tensors, path)
+        save_file(tensors, path)
         if "00000002" in str(path) and path.name == "optimizer.safetensors":
             raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 

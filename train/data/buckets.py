@@ -106,7 +106,7 @@ def choose_buckets(
     if not cells:
         raise DataError(
             f"{source.name}: every clip is too short: {min(lengths)} frames are needed, the longest has "
-            f"{max(clip.num_frames for clip in source.clips)}. Set a smaller num_frames"
+            f"{max(clip.num_frames for clip in source.clips)}. Ask for fewer with --frames (num_frames)"
         )
     joined = _join([_Cell(num_frames=t, aspect=a, clips=tuple(c)) for (t, a), c in cells.items()], max_buckets)
     buckets = [_sized(cell, source.clips, height, width, spatial_factor, max_pixels) for cell in joined]
