@@ -98,6 +98,12 @@ def _pairs(grown: Source, base: Source) -> list[_Pair]:
                 pairs.append((new.name or old.name, new.checkpoint, old.checkpoint))
                 break
     if not pairs:
+        for part in (*grown.components, *base.components):
+            if part.checkpoint is not None and not part.checkpoint.config:
+                raise VerifyError(
+                    f"{part.checkpoint.path}: there is no config.json beside it, so its architecture is unknown. Put "
+                    "the model's config.json there"
+                )
         classes = [", ".join(c.class_name for c in side.components) for side in (grown, base)]
         raise VerifyError(
             f"nothing to compare: {grown.name} holds {classes[0] or 'nothing'}, {base.name} holds "

@@ -98,6 +98,9 @@ def test_nothing_in_common(folders: tuple[Path, Path], tmp_path: Path) -> None:
     other = save(tmp_path / "cog", row.class_name, row.tiny)
     with pytest.raises(VerifyError, match="nothing to compare: grown holds WanTransformer3DModel"):
         verify(folders[1], other)
+    (other / "config.json").rename(tmp_path / "config.json")
+    with pytest.raises(VerifyError, match=r"there is no config\.json beside it, so its architecture is unknown"):
+        verify(folders[1], other)
 
 
 def test_wrong_config_is_named(folders: tuple[Path, Path], tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ def test_a_full_disk(grown: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """The checkpoint before it stays, nothing half-written does, and the same run goes on when there is room."""
     chosen = settings(grown, tmp_path / "run", steps=2, save_every=1)
     place = tmp_path / "run" / "checkpoints"
+
     def full(tensors: Any, path: Path) -> None:
         save_file(tensors, path)
         if "00000002" in str(path) and path.name == "optimizer.safetensors":
