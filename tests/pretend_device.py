@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_a
 from torch.utils._pytree import tree_flatten, tree_map_only
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
-from modelgrow.train import memory, quantize, setup
+from modelgrow.train import engine, memory, quantize, setup
 from modelgrow.train.settings import Settings
 
 _aten = torch.ops.aten
@@ -153,7 +153,7 @@ def pretending() -> Iterator[torch.device]:
 @contextmanager
 def on_it(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Inside, accelerate says that this is the device, so that runs train there, in full precision."""
-    own = setup.make_accelerator
+    own = engine.make_accelerator
 
     def make(settings: Settings) -> Accelerator:
         accelerator = own(settings)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from modelgrow.pipelines.motion_adapter import ADAPTER, PLACE, UNET, check_fit, is_motion
 from modelgrow.surgery import TrainError, open_source
@@ -21,7 +21,7 @@ from .select import grown_among
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from modelgrow.surgery import Checkpoint, Component, Record, Source
+    from modelgrow.surgery import Checkpoint, Component, Source
 
     from .settings import Settings
 
@@ -44,8 +44,9 @@ class Chosen:
         return self.source.pipeline is None
 
     @property
-    def record(self) -> Record | None:
-        return self.component.checkpoint.record if self.component.checkpoint else None
+    def checkpoint(self) -> Checkpoint:
+        """The component's headers; `choose` refuses one without."""
+        return cast("Checkpoint", self.component.checkpoint)
 
     @property
     def is_adapter(self) -> bool:

@@ -51,16 +51,15 @@ def load(chosen: Chosen, *, device: str, dtype: str = "auto", quantization: Any 
     Raises:
         GenerateError: It can't be loaded, or the two do not fit.
     """
-    checkpoint = chosen.component.checkpoint
-    if chosen.is_adapter and checkpoint is not None:
-        return plug_in(checkpoint, chosen.around, device=device, dtype=dtype)
-    if not chosen.is_alone or checkpoint is None:
+    if chosen.is_adapter:
+        return plug_in(chosen.checkpoint, chosen.around, device=device, dtype=dtype)
+    if not chosen.is_alone:
         return load_pipeline(chosen.around.path, device=device, dtype=dtype, quantization=quantization)
     bits = quantization.quant_mapping[chosen.place] if quantization is not None else None
     kind = resolve_dtype(dtype, resolve_device(device))
-    model = load_model(checkpoint, dtype=kind, device=None, quantization=bits)
+    model = load_model(chosen.checkpoint, dtype=kind, device=None, quantization=bits)
     pipeline = load_pipeline(chosen.around.path, device=device, dtype=dtype, components={chosen.place: model})
-    if slot_of(checkpoint.config):
+    if slot_of(chosen.checkpoint.config):
         read_along(pipeline)
     return pipeline
 

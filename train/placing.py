@@ -39,6 +39,11 @@ class Parts:
     """Those that a step calls besides."""
     device: torch.device
 
+    @property
+    def model(self) -> Any:
+        """Of the component that trains."""
+        return getattr(self.pipeline, self.trained)
+
     def place_encoders(self) -> None:
         """Everything but what denoises goes to the device."""
         waiting = {*DENOISERS, self.trained, *self.called}
@@ -63,7 +68,7 @@ class Parts:
     @contextmanager
     def all_placed(self) -> Iterator[None]:
         """Inside, everything is on the device."""
-        before = next(getattr(self.pipeline, self.trained).parameters()).device  # the CPU, if not split yet
+        before = next(self.model.parameters()).device  # the CPU, if not split yet
         self._move(self._names, self.device)
         try:
             yield

@@ -10,31 +10,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.tracking import get_available_trackers
-from accelerate.utils import LoggerType, ProjectConfiguration, set_seed
+from accelerate.utils import set_seed
 
 from modelgrow.pipelines.dtypes import resolve_dtype
-from modelgrow.surgery import TrainError
 
 from .batch import draw_batch
 from .component import choose
 from .data.open import check_spec
 from .encoder import PipelineEncoder, fingerprint
+from .engine import autocast, make_accelerator
 from .families import family_of
 from .inputs import make_cache
 from .loading import fetched, load
 from .objectives import objective_of
-from .optimizer import check_optimizer
 from .placing import Parts, called
 from .quantize import leave_apart, look, quantization
 from .select import add_lora, freeze_all_but, names_to_train, reached
 from .settings import changed
 from .slot import rest, with_slot
 from .validate import hold_out
-from .zero import configure, is_asked_for, is_zero
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
+
     from modelgrow.surgery import Component, Record, Source
 
     from .batch import Batch
@@ -58,9 +56,7 @@ class Run:
     settings: Settings
     accelerator: Accelerator
     chosen: Chosen
-    pipeline: Any
-    model: Any
-    """The pipeline's, that holds what trains."""
+    parts: Parts
     family: Family
     objective: Objective
     cache: Cache
@@ -71,8 +67,16 @@ class Run:
     clips: ClipSource
     """What the cache was made of."""
     trained: list[tuple[str, torch.nn.Parameter]]
-    parts: Parts
     quantized: Quantized | None = None
+
+    @property
+    def pipeline(self) -> Any:
+        return self.parts.pipeline
+
+    @property
+    def model(self) -> Any:
+        """The pipeline's, that holds what trains."""
+        return self.parts.model
 
     @property
     def source(self) -> Source:
@@ -86,7 +90,7 @@ class Run:
 
     @property
     def record(self) -> Record | None:
-        return self.chosen.record
+        return self.chosen.checkpoint.record
 
     @property
     def folder(self) -> Path:
@@ -104,11 +108,8 @@ class Run:
         return bool(self.accelerator.is_fsdp2)
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """What a forward pass stands in. With DeepSpeed accelerate leaves that to others, see `zero`."""
-        if is_zero(self.accelerator) and precision_of(self.settings) == "bf16":
-            return torch.autocast(self.accelerator.device.type, torch.bfloat16)
-        found: AbstractContextManager[Any] = self.accelerator.autocast()
-        return found
+        """What a forward pass stands in."""
+        return autocast(self.accelerator, self.settings)
 
     def batch(self, number: int) -> Batch:
         """This process's share of batch `number`."""
@@ -123,7 +124,7 @@ class Run:
 
 
 def set_up(settings: Settings, tell: Tell, wrap: Callable[[Family], Family] = lambda family: family) -> Run:
-    """Load, choose, cache. `tell` hears a line about each; `wrap` may put something in the family's place.
+    """Choose, load, encode. `tell` hears a line about each; `wrap` may put something in the family's place.
 
     Raises:
         GrowError: The model has not grown, the data have nothing to train on, or the two do not fit.
@@ -132,40 +133,24 @@ def set_up(settings: Settings, tell: Tell, wrap: Callable[[Family], Family] = la
     set_seed(settings.seed)
     check_spec(settings.data)
     chosen = choose(settings)
-    config = chosen.component.checkpoint.config if chosen.component.checkpoint else None
-    family = wrap(family_of(chosen.model_class, config, chosen.around.pipeline))
+    family = wrap(family_of(chosen.model_class, chosen.checkpoint.config, chosen.around.pipeline))
     few_bits = quantization(settings, replace(chosen.component, name=chosen.place), accelerator)
     tell(f"loading {chosen.source.name}")
-    dtype = resolve_dtype("auto", accelerator.device)
     with accelerator.main_process_first():
         chosen = fetched(chosen)
-        pipeline = load(
-            chosen,
-            device=str(accelerator.device) if few_bits else "cpu",  # weights are quantized where they will be
-            dtype=str(dtype).removeprefix("torch."),
-            quantization=few_bits,
-        )
-    family = with_slot(family, pipeline)
-    objective = choose_objective(family, pipeline, changed(settings, component=chosen.place))
-    read_by = fingerprint(chosen.around, chosen.place)
-    encoder = PipelineEncoder(pipeline=pipeline, family=family, fingerprint=read_by, device=accelerator.device)
-    model = getattr(pipeline, chosen.place)
-    checkpoint = chosen.component.checkpoint
-    quantized = look(model, checkpoint, settings.quantize) if few_bits and checkpoint else None
-    parts = Parts(pipeline=pipeline, trained=chosen.place, called=called(family), device=accelerator.device)
-    parts.place_encoders()
-    clips, cache, data = make_cache(settings, accelerator, encoder, model, tell)
-    rest(pipeline)
-    parts.place_model(split=accelerator.is_fsdp2)
-    trained = choose_trained(model, chosen, settings, family)
-    prepare_model(model, settings)
+        parts = load_parts(chosen, called(family), accelerator, few_bits)
+    quantized = look(parts.model, chosen.checkpoint, settings.quantize) if few_bits else None
+    family = with_slot(family, parts.pipeline)
+    objective = choose_objective(family, parts.pipeline, changed(settings, component=chosen.place))
+    clips, cache, data = encode(parts, family, fingerprint(chosen.around, chosen.place), settings, accelerator, tell)
+    trained = choose_trained(parts.model, chosen, settings, family)
+    prepare_model(parts.model, settings)
     cache, held_out = hold_out(cache, settings.held_out)
     return Run(
         settings=settings,
         accelerator=accelerator,
         chosen=chosen,
-        pipeline=pipeline,
-        model=model,
+        parts=parts,
         family=family,
         objective=objective,
         cache=cache,
@@ -173,9 +158,34 @@ def set_up(settings: Settings, tell: Tell, wrap: Callable[[Family], Family] = la
         data=data,
         clips=clips,
         trained=trained,
-        parts=parts,
         quantized=quantized,
     )
+
+
+def load_parts(chosen: Chosen, called: tuple[str, ...], accelerator: Accelerator, few_bits: Any) -> Parts:
+    """The pipeline in main memory, in the dtype of the device; where weights are quantized, on the device."""
+    dtype = resolve_dtype("auto", accelerator.device)
+    pipeline = load(
+        chosen,
+        device=str(accelerator.device) if few_bits else "cpu",
+        dtype=str(dtype).removeprefix("torch."),
+        quantization=few_bits,
+    )
+    return Parts(pipeline=pipeline, trained=chosen.place, called=called, device=accelerator.device)
+
+
+def encode(
+    parts: Parts, family: Family, fingerprint: str, settings: Settings, accelerator: Accelerator, tell: Tell
+) -> tuple[ClipSource, Cache, DataReport]:
+    """Clips and captions, by what encodes them on the device; then that leaves the device to the model."""
+    encoder = PipelineEncoder(
+        pipeline=parts.pipeline, family=family, fingerprint=fingerprint, device=accelerator.device
+    )
+    parts.place_encoders()
+    made = make_cache(settings, accelerator, encoder, parts.model, tell)
+    rest(parts.pipeline)
+    parts.place_model(split=accelerator.is_fsdp2)
+    return made
 
 
 def choose_objective(family: Family, pipeline: Any, settings: Settings) -> Objective:
@@ -187,34 +197,6 @@ def choose_objective(family: Family, pipeline: Any, settings: Settings) -> Objec
     return objective_of(pipeline.scheduler, sampling=settings.timestep_sampling, shift=settings.shift)
 
 
-def make_accelerator(settings: Settings) -> Accelerator:
-    """accelerate's, as `accelerate launch` or its own config set it up. Raises `TrainError` without the tracker."""
-    if settings.tracker != "none" and settings.tracker not in map(str, get_available_trackers()):
-        known = ", ".join(sorted(str(kind) for kind in LoggerType if kind is not LoggerType.ALL))
-        raise TrainError(
-            f"tracker {settings.tracker} is not installed: pip install {settings.tracker}, or choose "
-            f"tensorboard or none (accelerate knows {known})"
-        )
-    tracker = settings.tracker if settings.tracker != "none" else None
-    accelerator = Accelerator(
-        mixed_precision="no" if is_asked_for() else precision_of(settings),
-        gradient_accumulation_steps=settings.accumulate,
-        log_with=tracker,
-        project_config=ProjectConfiguration(project_dir=settings.output, logging_dir=f"{settings.output}/logs"),
-        step_scheduler_with_optimizer=False,
-    )
-    configure(accelerator, settings)
-    check_optimizer(accelerator, settings)
-    return accelerator
-
-
-def precision_of(settings: Settings) -> str:
-    """Of the arithmetic, with "auto" decided."""
-    if settings.precision != "auto":
-        return settings.precision
-    return "bf16" if torch.cuda.is_available() else "no"
-
-
 def choose_trained(
     model: Any, chosen: Chosen, settings: Settings, family: Family
 ) -> list[tuple[str, torch.nn.Parameter]]:
@@ -222,7 +204,7 @@ def choose_trained(
     if settings.train == "lora":
         names = [name for name, _ in add_lora(model, settings.lora_rank, settings.seed, chosen.within)]
     else:
-        names = list(names_to_train(model, chosen.record, settings.train, chosen.within))
+        names = list(names_to_train(model, chosen.checkpoint.record, settings.train, chosen.within))
     idle: Any = getattr(family, "idle", None)
     return freeze_all_but(model, reached(names, idle and partial(idle, config=model.config)))
 

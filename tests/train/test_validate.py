@@ -77,6 +77,6 @@ def test_the_best_checkpoint_is_the_one_that_held_out_clips_call_best(grown: Pat
 def test_a_tracker_that_is_not_installed_says_so(
     grown: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("modelgrow.train.setup.get_available_trackers", lambda: ["tensorboard"])
+    monkeypatch.setattr("modelgrow.train.engine.get_available_trackers", lambda: ["tensorboard"])
     with pytest.raises(TrainError, match=f"tracker {name} is not installed: pip install {name}"):
         train(settings(grown, tmp_path / "run", tracker=name))
