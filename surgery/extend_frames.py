@@ -16,8 +16,8 @@ from .extension import OPERATION, Length, class_edits, config_edits, length_of
 from .extension_notes import notes
 from .extension_tensors import new_tensors, tables
 from .exvideo import Sinusoids, plan_exvideo, sinusoids
+from .kept import TABLE_ROWS
 from .plan import Plan, PlannedTensor
-from .undo import TABLE_ROWS
 
 if TYPE_CHECKING:
     from .anatomy import Anatomy

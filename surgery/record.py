@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from . import strict_json
 from .errors import CheckpointError
 from .fingerprint import fingerprint_of
+from .kept import kept_of
 from .step import Rows, Step
 from .trace import listed, names_after, rename
 from .typed import as_list, as_table, as_text
@@ -156,6 +157,7 @@ def extend(
         config_before={key: checkpoint.config[key] for key in plan.config_edits if key in checkpoint.config},
         config_added=tuple(key for key in plan.config_edits if key not in checkpoint.config),
         blocks=plan.blocks,
+        kept=kept_of(plan, checkpoint),
         pipeline_before=pipeline_before or {},
         input_fingerprint=fingerprint,
         made_with=made_with,

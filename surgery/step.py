@@ -8,6 +8,7 @@ from typing import Any
 
 from .content import Piece
 from .index_check import check_edits
+from .kept import KeptTensor
 from .typed import as_digits, as_list, as_number, as_numbers, as_table, as_text, as_texts
 
 Rows = tuple[tuple[int, int], ...]
@@ -39,6 +40,8 @@ class Step:
     config_added: tuple[str, ...] = ()
     blocks: tuple[str, ...] = ()
     """Modules that train as a whole with what is new, where those are not the numbered blocks that hold it."""
+    kept: Mapping[str, KeptTensor] = field(default_factory=dict)
+    """Those of `changed` that nothing in the output could make again, as they were."""
     pipeline_before: Mapping[str, Any] = field(default_factory=dict)
     """Keys of model_index.json that were edited -> the input's values; None for a key that it did not have."""
     input_fingerprint: str
@@ -74,6 +77,7 @@ class Step:
             config_before=as_table(data["config_before"]),
             config_added=as_texts(data["config_added"]),
             blocks=as_texts(data.get("blocks", [])),
+            kept={name: KeptTensor.parse(value) for name, value in as_table(data.get("kept", {})).items()},
             pipeline_before=check_edits(as_table(data.get("pipeline_before", {})), "pipeline_before"),
             input_fingerprint=as_text(data["input_fingerprint"]),
             made_with=as_text(data["made_with"]),
@@ -98,6 +102,7 @@ class Step:
             "config_before": dict(self.config_before),
             "config_added": list(self.config_added),
             **({"blocks": list(self.blocks)} if self.blocks else {}),
+            **({"kept": {name: tensor.to_json() for name, tensor in self.kept.items()}} if self.kept else {}),
             **({"pipeline_before": dict(self.pipeline_before)} if self.pipeline_before else {}),
             "input_fingerprint": self.input_fingerprint,
             "made_with": self.made_with,

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from .content import Copy, Piece, Pieces, Stored, cut
+from .content import Copy, Piece, Pieces, Stored, Values, cut
 from .errors import CheckpointError, PlanError
+from .kept import TABLE_ROWS
 from .plan import PlannedTensor
 from .trace import NUMBER, listed
 
@@ -17,16 +18,14 @@ if TYPE_CHECKING:
     from .content import Content
     from .step import Step
 
-TABLE_ROWS = "table_rows"
-"""Option of a step that made stored tables (1, rows, width) longer behind the rows that they had: this many."""
-
 _Tensors = dict[str, PlannedTensor]
 
 
 def take_back(checkpoint: Checkpoint, steps: Sequence[Step]) -> tuple[PlannedTensor, ...]:
     """The tensors as they were before the last `steps`, named as they were; contents name tensors of the checkpoint.
 
-    What a step made new goes. A tensor that a step took apart is put together from its rows.
+    What a step made new goes. A tensor that a step took apart is put together from its rows, and one that it replaced
+    is what the step kept of it.
 
     Raises:
         PlanError: A step changed a tensor for good, so that it can't be taken back.
@@ -46,7 +45,7 @@ def _take_back_one(tensors: _Tensors, step: Step, going: frozenset[str], where: 
     parts = {part.source: name for name, pieces in step.rebuilt.items() for part in reversed(pieces) if part.source}
     new = set(step.new)
     for name in step.changed:
-        if name not in parts and name not in going and TABLE_ROWS not in step.options:
+        if not (name in parts or name in going or name in step.kept or TABLE_ROWS in step.options):
             raise PlanError(
                 f"{where} changed {name!r} and kept no way to make the old one again, so this step can't be taken "
                 "back. Start from the base"
@@ -60,6 +59,10 @@ def _take_back_one(tensors: _Tensors, step: Step, going: frozenset[str], where: 
             old = [_rebuild(key, step, tensors, where) for key in step.rebuilt if _first(step, key) == name]
         elif name in new:
             old = []
+        elif name in step.kept:
+            kept = step.kept[name]
+            before = rename_back(name, step.index_map, where=where)
+            old = [PlannedTensor(name=before, dtype=kept.dtype, shape=kept.shape, content=Values(data=kept.data))]
         else:
             old = [replace(tensor, name=rename_back(name, step.index_map, where=where))]
         for earlier in old:

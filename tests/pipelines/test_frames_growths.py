@@ -22,7 +22,7 @@ from modelgrow.pipelines.load import load_pipeline
 from modelgrow.pipelines.models import load_model
 from modelgrow.pipelines.probes import run_model
 from modelgrow.pipelines.verify import verify
-from modelgrow.surgery import PlanError, execute, open_checkpoint, open_source
+from modelgrow.surgery import PlanError, execute, kept, open_checkpoint, open_source
 from modelgrow.surgery.readback import read_chunks
 from modelgrow.surgery.shrink import prepare_shrink
 
@@ -72,12 +72,19 @@ def test_a_packed_extension_onto_a_model_in_memory(tmp_path: Path, monkeypatch: 
     assert all(map(torch.equal, run_model(expected, inputs), run_model(grown, inputs)))
 
 
-def test_what_is_stored_is_verified_as_changed_and_does_not_come_back(tmp_path: Path) -> None:
+def test_what_is_stored_is_verified_as_changed_and_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mochi's frequencies are weights: the record keeps what they were, if that is not too much."""
     base = save(tmp_path / "base", row_of("mochi"))
     longer = extend(base, tmp_path / "longer", 331)
     assert verify(longer, base, draws=1).max_difference > 0
+    deeper = grow(longer, tmp_path / "deeper", mode="insert")
+    for grown, before in ((deeper, longer), (longer, base)):
+        assert held(execute(prepare_shrink(open_source(str(grown))), tmp_path / "back", overwrite=True)) == held(before)
+    pack(deeper, tmp_path / "growth.safetensors")
+    assert held(unpack(tmp_path / "growth.safetensors", base, tmp_path / "unpacked")) == held(deeper)
+    monkeypatch.setattr(kept, "MAX_KEPT", 10)
     with pytest.raises(PlanError, match="kept no way to make the old one again"):
-        prepare_shrink(open_source(str(longer)))
+        prepare_shrink(open_source(str(extend(base, tmp_path / "large", 331))))
 
 
 def test_a_growth_before_it_is_not_taken_back_with_it(tmp_path: Path) -> None:
