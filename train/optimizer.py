@@ -23,7 +23,9 @@ def make_optimizer(parameters: list[torch.nn.Parameter], settings: Settings) -> 
         try:
             library = import_module("bitsandbytes.optim")
         except ImportError as error:
-            raise TrainError("optimizer adamw8bit needs bitsandbytes: pip install 'modelgrow[8bit]'") from error
+            raise TrainError(
+                "optimizer adamw8bit needs bitsandbytes, which is not installed: pip install bitsandbytes"
+            ) from error
         eight: torch.optim.Optimizer = library.AdamW8bit(parameters, **kwargs)
         return eight
     return torch.optim.AdamW(parameters, **kwargs)

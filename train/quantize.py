@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 
     from .settings import Settings
 
-EXTRAS = {"torchao": "quantize", "bitsandbytes": "8bit"}
-"""Package, and the extra of modelgrow that installs it. quanto is not here: diffusers drops it, and can't be told by
-full names which of its layers to leave alone."""
 PROBES = 16
 """Random inputs per layer that its error is measured with."""
 
@@ -76,7 +73,7 @@ def quantization(settings: Settings, component: Component, accelerator: Accelera
             "over processes; use DDP, or no quantization"
         )
     if find_spec(package) is None:
-        raise TrainError(f"quantize {settings.quantize} needs {package}: pip install 'modelgrow[{EXTRAS[package]}]'")
+        raise TrainError(f"quantize {settings.quantize} needs {package}, which is not installed: pip install {package}")
     if package == "bitsandbytes" and accelerator.device.type == "cpu":
         raise TrainError(f"quantize {settings.quantize}: diffusers runs it on a GPU only; torchao-int8 runs on a CPU")
     from diffusers import PipelineQuantizationConfig
