@@ -14,7 +14,7 @@ from .options import AsJson
 
 if TYPE_CHECKING:
     from modelgrow.train.progress import Progress
-    from modelgrow.train.run import Result
+    from modelgrow.train.result import Result
     from modelgrow.train.settings import Settings
 
 LORA_NAME = "pytorch_lora_weights.safetensors"

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from concurrent.futures import Future
 
-    from modelgrow.train.run import Result
+    from modelgrow.train.result import Result
 
 OBJECTS = (2, 3, 1)
 """In the prompts: what is trained, then what the base can do."""

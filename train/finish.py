@@ -104,7 +104,7 @@ def write_card(run: Run, loop: Loop, told: dict[str, Any], output: Path) -> None
     device = torch.cuda.get_device_name() if run.accelerator.device.type == "cuda" else run.accelerator.device.type
     more = {
         "name": f"{run.source.name}, trained",
-        "parameters": sum(parameter.numel() for _, parameter in run.trained),
+        "parameters": run.num_trained,
         "buckets": [vars(bucket) for bucket in run.data.buckets],
         "controls": [control.name for control in run.data.controls if control.read],
         "schedule": run.settings.schedule,

@@ -37,12 +37,11 @@ class Room:
 def room_of(run: Run) -> Room:
     """Of a run that has not begun to train. Where the filesystem can clone files, the result takes less."""
     settings = run.settings
-    parameters = sum(parameter.numel() for _, parameter in run.trained)
     parts = [part.checkpoint for part in run.source.components if part.checkpoint is not None]
     whole = 0 if settings.train == "lora" else sum(checkpoint.num_bytes for checkpoint in parts)
     return Room(
-        model=whole + 4 * parameters,
-        checkpoint=parameters * (4 + _MOMENTS[settings.optimizer] + 4 * bool(settings.ema_decay)),
+        model=whole + 4 * run.num_trained,
+        checkpoint=run.num_trained * (4 + _MOMENTS[settings.optimizer] + 4 * bool(settings.ema_decay)),
         checkpoints=settings.keep + 2,
         free=shutil.disk_usage(run.folder).free,
     )

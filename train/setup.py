@@ -79,6 +79,11 @@ class Run:
         return self.parts.model
 
     @property
+    def num_trained(self) -> int:
+        """Parameters that train."""
+        return sum(parameter.numel() for _, parameter in self.trained)
+
+    @property
     def source(self) -> Source:
         """What was named, and is written again."""
         return self.chosen.source

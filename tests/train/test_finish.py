@@ -13,7 +13,8 @@ from tiny_runs import bytes_of, settings
 
 from modelgrow.pipelines import load_growth
 from modelgrow.surgery import open_checkpoint
-from modelgrow.train.run import Result, train
+from modelgrow.train.result import Result
+from modelgrow.train.run import train
 
 CARD = "---\nlicense: apache-2.0\ntags:\n- base\n---\n\n# The base\n\nAs it was.\n"
 

@@ -29,7 +29,8 @@ from modelgrow.surgery.selection import GENERATION_NAME
 from modelgrow.train.component import choose
 from modelgrow.train.loading import fetched, load
 from modelgrow.train.loop import Loop
-from modelgrow.train.run import Result, train
+from modelgrow.train.result import Result
+from modelgrow.train.run import train
 from modelgrow.train.setup import set_up
 
 CLIPS: dict[str, Any] = {
