@@ -39,10 +39,9 @@ def verify(
     else:
         for verdict in report.components:
             style = "green" if verdict.is_identical else "bold red"
-            console().print(
-                f"{verdict.name + ': ' if verdict.name else ''}{verdict.sentence}", style=style, markup=False
-            )
+            name = f"{verdict.name}: " if verdict.name else ""
+            console().print(f"{name}{verdict.sentence}", style=style, markup=False, soft_wrap=True)
             for promise in (verdict.promises or ())[1:10]:
-                console().print(f"  {promise}", markup=False)
+                console().print(f"  {promise}", markup=False, soft_wrap=True)
     if not report.is_identical:
         raise typer.Exit(1)
