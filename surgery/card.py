@@ -41,8 +41,8 @@ def model_card(
     """
     records = {name: checkpoint.record for name, checkpoint in checkpoints.items() if checkpoint.record}
     base = base_model or next(iter(records.values())).base.name
-    lines = [*_front_matter(source, checkpoints, base), f"# {source.name}", ""]
-    lines += [f"A growth of `{base}`: what was added to it, and not the model itself. It needs the base.", ""]
+    lines = [*_front_matter(source, checkpoints, base), f"# A growth of {base}", ""]
+    lines += ["What was added to it, and not the model itself: it needs that one.", ""]
     for name, record in records.items():
         lines += _section(name, checkpoints[name], record, packed[name])
     return "\n".join([*lines, *_usage(base, file_name, is_pipeline=source.pipeline is not None)]) + "\n"

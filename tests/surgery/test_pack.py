@@ -166,7 +166,7 @@ class TestCard:
     def test_a_base_without_a_hub_id(self, make_ltx: Maker, tmp_path: Path) -> None:
         packing = pack(grow(make_ltx(), tmp_path / "grown"), tmp_path / "up")
         assert "base_model:" not in packing.card()
-        assert "A growth of `base`" in packing.card()
+        assert "# A growth of base\n" in packing.card()
 
     def test_beside_a_file(self, make_ltx: Maker, tmp_path: Path) -> None:
         grown = grow(make_ltx(), tmp_path / "grown")
