@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 ALIGNMENT = 64
 """Bytes. What torch's own allocator gives; a mapped file gives whatever the header's length happens to be."""
+
+_OF_VARIANT = re.compile(r"(?:diffusion_pytorch_)?model\.([\w.-]+?)(?:-[0-9]+-of-[0-9]+)?\.safetensors", re.ASCII)
 
 
 def model_class(name: str) -> Any:
@@ -55,6 +58,7 @@ def load_model(
                 output_loading_info=True,
                 local_files_only=True,
                 quantization_config=quantization,
+                **_variant_of(checkpoint),
             )
         except (ValueError, OSError, RuntimeError, TypeError) as error:
             raise CheckpointError(f"{checkpoint.path}: {cls.__name__} can't be built from it: {error}") from error
@@ -66,6 +70,12 @@ def load_model(
             )
     align(model)
     return model.eval() if device is None else model.eval().to(device)
+
+
+def _variant_of(checkpoint: Checkpoint) -> dict[str, str]:
+    """What diffusers must be told to open the checkpoint's files and no others."""
+    names = [_OF_VARIANT.fullmatch(path.name) for path in checkpoint.files] if checkpoint.path.is_dir() else []
+    return {"variant": names[0][1]} if names and names[0] else {}
 
 
 def align(model: torch.nn.Module) -> None:

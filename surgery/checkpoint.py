@@ -177,6 +177,9 @@ def find_weights(folder: Path, variant: str | None, files: Files = HERE) -> Path
             if name in names:
                 return folder / name
     others = [name for name in names if name.endswith(".safetensors")]
+    indices = [name for name in names if _is_weights(name) and name.endswith(".json")]
+    if len(indices) == 1 and not variant and all(map(_SHARD.fullmatch, others)):
+        return folder / indices[0]  # of a variant, and nothing else is there
     if others and variant:
         raise SourceError(f"{folder}: has no weights of --variant {variant}; it has: {', '.join(others[:5])}")
     for name in others:

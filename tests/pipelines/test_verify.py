@@ -11,7 +11,7 @@ import torch
 from architectures import ARCHITECTURES, row_of
 from growths import grow
 from hub_server import Hub
-from models import save
+from models import build, save
 from safetensors.torch import load_file, save_file
 
 from modelgrow.pipelines.verify import verify
@@ -167,3 +167,12 @@ def test_torchvision_is_asked_for_where_it_is_needed(tmp_path: Path, monkeypatch
     monkeypatch.setattr(cosmos, "is_torchvision_available", lambda: False)
     with pytest.raises(VerifyError, match="pip install torchvision"):
         verify(str(base), str(base))
+
+
+@pytest.mark.parametrize("shard", ["1GB", "20KB"])
+def test_a_base_that_is_a_variant_alone(tmp_path: Path, shard: str) -> None:
+    """A grown folder has its weights under the plain name."""
+    base = tmp_path / "base"
+    build(ROW.class_name, ROW.tiny).save_pretrained(base, variant="fp16", max_shard_size=shard)
+    assert not (base / WEIGHTS).exists()
+    assert verify(str(grow(base, tmp_path / "grown", blocks=2)), str(base)).is_identical

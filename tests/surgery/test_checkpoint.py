@@ -261,6 +261,19 @@ class TestFiles:
     def test_a_variant_that_is_not_there(self, sharded: Path) -> None:
         assert f"{sharded}: has no weights of --variant fp16; it has: diffusion_" in refusal(sharded, variant="fp16")
 
+    def test_shards_of_a_variant_alone(self, sharded: Path) -> None:
+        """As where a variant is one file: what there is, is meant."""
+        expected = open_checkpoint(sharded).tensors.keys()
+        index = (sharded / INDEX).read_text().replace("model-0", "model.fp16-0")
+        (sharded / INDEX).unlink()
+        (sharded / "diffusion_pytorch_model.safetensors.index.fp16.json").write_text(index)
+        for shard in sharded.glob("*-of-*"):
+            shard.rename(shard.with_name(shard.name.replace("model-0", "model.fp16-0")))
+        assert open_checkpoint(sharded).tensors.keys() == open_checkpoint(sharded, variant="fp16").tensors.keys()
+        assert open_checkpoint(sharded).tensors.keys() == expected
+        (sharded / "other.safetensors").write_bytes(b"")
+        assert "shards. Name their folder" in refusal(sharded)
+
     @pytest.mark.parametrize(
         ("name", "what"),
         [("model.CKPT", "never opened here"), ("model.gguf", "not a format that is opened here")],
