@@ -2,6 +2,8 @@
 
 Its VAE encodes tiles of one size that overlap, and leaves empty what lies past the last whole tile, so clips have to
 be of a size that tiles fill: the published 88 x 720 x 1280, or 24, 40, 56 ... frames of 320 or 720 x 320, 560, 800 ...
+
+Shape letters: B samples, L tokens, D width of their states.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ def objective(pipeline: Any, settings: Settings) -> MinSnr:
 
 
 def encode_text(pipeline: Any, captions: list[str]) -> dict[str, torch.Tensor]:
+    """`states` (B, L, D) and `mask` (B, L)."""
     # Captions are cleaned unless the caller of the pipeline says otherwise, or the packages for it are missing.
     return states_and_mask(pipeline, captions, clean_caption=is_bs4_available() and is_ftfy_available())
 

@@ -1,6 +1,7 @@
 """AnimateDiff, text to video; what AnimateDiffPipeline and AnimateDiffSDXLPipeline do before and around their UNet.
 
-Shape letters: B samples, C channels, F frames, h, w height and width in latents, D width of a pooled prompt.
+Shape letters: B samples, C channels, F frames, h, w height and width in latents, L tokens, D width of their states, E
+width of a pooled prompt.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ if TYPE_CHECKING:
     from .family import Text
 
 STATES, POOLED = "states", "pooled"
-"""What attention reads; and, for SDXL, (B, D), which goes to the time embedding with the picture's size."""
+"""What attention reads; and, for SDXL, what goes to the time embedding with the picture's size."""
 
 
 def encode_text(pipeline: Any, captions: list[str]) -> dict[str, torch.Tensor]:
+    """`states` (B, L, D); for SDXL `pooled` (B, E) too."""
     device = pipeline._execution_device
     if not hasattr(pipeline, "text_encoder_2"):
         states, _ = pipeline.encode_prompt(captions, device, 1, do_classifier_free_guidance=False)

@@ -2,6 +2,8 @@
 
 1.5 joins two latent frames into one token, and its pipeline drops what it made too many at the beginning. As in its
 published training, those are copies of the first.
+
+Shape letters: B samples, L tokens, D width of their states.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ OFS = 2.0
 
 
 def encode_text(pipeline: Any, captions: list[str]) -> dict[str, torch.Tensor]:
+    """`states` (B, L, D), of the length that the model is made for."""
     length = pipeline.transformer.config.max_text_seq_length
     states, _ = pipeline.encode_prompt(captions, do_classifier_free_guidance=False, max_sequence_length=length)
     return {"states": states}

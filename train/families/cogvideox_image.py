@@ -42,7 +42,7 @@ def encode_video(pipeline: Any, pixels: torch.Tensor) -> torch.Tensor:
 
 
 def encode_conditions(pipeline: Any, pixels: torch.Tensor, frame_rates: list[float | None]) -> dict[str, torch.Tensor]:
-    """What the model reads of the clips themselves: `pixels` (B, 3, T, H, W) in [-1, 1], their rates unused."""
+    """The first frame's latents, scaled as the model was trained on pictures."""
     vae = pipeline.vae
     latents = mean_of(vae, pixels[:, :, :1])
     factor = pipeline.vae_scaling_factor_image

@@ -5,7 +5,8 @@ level s is the share of noise, s / (s + 1), and the answer is the way from data 
 given frames go on from 0, 1 or 2 latent frames of the clip itself, drawn as in NVIDIA's own trainers (cosmos-predict1,
 -predict2, -predict2.5). So are noise levels: log-normal, and higher for longer clips.
 
-Shape letters: B samples, C channels, F latent frames, h, w height and width of the latents.
+Shape letters: B samples, C channels, F latent frames, h, w height and width of the latents, L tokens, D width
+of their states.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ def objective(pipeline: Any, settings: Settings) -> Objective:
 
 
 def encode_text(pipeline: Any, captions: list[str]) -> dict[str, torch.Tensor]:
+    """`states` (B, L, D)."""
     states, _ = pipeline.encode_prompt(captions, do_classifier_free_guidance=False)
     return {"states": states}
 

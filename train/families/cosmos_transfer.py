@@ -90,7 +90,7 @@ def controls(pipeline: Any) -> Mapping[str, Control]:
 def encode_conditions(
     pipeline: Any, pixels: torch.Tensor, frame_rates: list[float | None], controls: Mapping[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
-    """What the ControlNet reads of the control clips: (B, 3, T, H, W) in [-1, 1]. Clips and rates are unused."""
+    """What the ControlNet reads of the control clips."""
     return {LATENTS: encode_video(pipeline, controls[CONTROL])}
 
 

@@ -5,7 +5,8 @@ frame. That of EasyAnimateControlPipeline reads a control clip, `control_video`,
 clips from text where they have none; its cameras and reference pictures are no part of the data here. EasyAnimate's own
 trainer draws levels evenly, which is `timestep_sampling = "uniform"`.
 
-Shape letters: B samples, C channels, T frames, H, W in pixels, F latent frames, h, w in latents.
+Shape letters: B samples, C channels, T frames, H, W in pixels, F latent frames, h, w in latents, L tokens, D width of
+their states.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ TEXT_ENDS = ("attn1.add_q_proj.", "attn1.norm_added_q.", "attn1.to_add_out.", "t
 
 
 def encode_text(pipeline: Any, captions: list[str]) -> dict[str, torch.Tensor]:
+    """`states` (B, L, D)."""
     states, _, _, _ = pipeline.encode_prompt(captions, do_classifier_free_guidance=False)
     return {"states": states}
 
@@ -62,13 +64,8 @@ def encode_conditions(
 ) -> dict[str, torch.Tensor]:
     """What is read beside the noisy latents.
 
-    The inpainting model's, as its pipeline makes it of a clip and a mask of it, and the control model's control clips.
-
-    Args:
-        pipeline: Of the model; for that of text there is nothing.
-        pixels: (B, 3, T, H, W) in [-1, 1].
-        frame_rates: Not read.
-        controls: By name, like `pixels`.
+    The inpainting model's, as its pipeline makes it of a clip and a mask of it, and the control model's control clips;
+    for that of text there is nothing.
     """
     if CLIP in controls:
         return {CONTROL: encode_video(pipeline, controls[CLIP])}

@@ -1,4 +1,7 @@
-"""Flux.1, text to image; what FluxPipeline does before and around its transformer."""
+"""Flux.1, text to image; what FluxPipeline does before and around its transformer.
+
+Shape letters: B samples, L tokens, D width of their states, E width of a pooled prompt.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ GUIDANCE = 3.5
 
 
 def encode_text(pipeline: Any, captions: list[str]) -> dict[str, torch.Tensor]:
+    """T5's `states` (B, L, D); CLIP's, `pooled`, (B, E)."""
     states, pooled, _ = pipeline.encode_prompt(captions, None)
     return {"states": states, "pooled": pooled}
 

@@ -2,6 +2,8 @@
 
 The picture is the clip's own first frame: its latents beside the first frame's, zeros beside the others, without noise,
 as the pipeline has them; the posterior's mean, where the pipeline draws from it.
+
+Shape letters: B samples, C channels, h, w height and width of the latents.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ LATENTS = "kept_image_latents"
 
 
 def encode_conditions(pipeline: Any, pixels: torch.Tensor, frame_rates: list[float | None]) -> dict[str, torch.Tensor]:
-    """What the model reads of the clips themselves: `pixels` (B, 3, T, H, W) in [-1, 1], their rates unused."""
+    """The first frame's latents."""
     return {LATENTS: encode_video(pipeline, pixels[:, :, :1])}
 
 

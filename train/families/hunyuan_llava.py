@@ -56,7 +56,7 @@ def objective(pipeline: Any, settings: Settings) -> Objective:
 
 
 def encode_captions(pipeline: Any, captions: list[str], pixels: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Captions, each read beside its clip's first frame. `pixels` (B, 3, T, H, W) in [-1, 1]."""
+    """Captions, each read beside its clip's first frame."""
     return _read(pipeline, captions, pipeline.video_processor.postprocess(pixels[:, :, 0], output_type="pil"))
 
 
@@ -77,7 +77,7 @@ def _read(pipeline: Any, captions: list[str], pictures: list[Image.Image]) -> di
 
 
 def encode_conditions(pipeline: Any, pixels: torch.Tensor, frame_rates: list[float | None]) -> dict[str, torch.Tensor]:
-    """The picture's latents. `pixels` (B, 3, T, H, W) in [-1, 1]; the rates are not read.
+    """The picture's latents.
 
     Raises:
         TrainError: The clips are single frames, which leave nothing to make.

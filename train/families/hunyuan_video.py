@@ -1,4 +1,7 @@
-"""HunyuanVideo, text to video; what HunyuanVideoPipeline does before and around its transformer."""
+"""HunyuanVideo, text to video; what HunyuanVideoPipeline does before and around its transformer.
+
+Shape letters: B samples, L tokens, D width of their states, E width of a pooled prompt.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ GUIDANCE = 6.0
 
 
 def encode_text(pipeline: Any, captions: list[str]) -> dict[str, torch.Tensor]:
+    """Llama's `states` (B, L, D) and their `mask` (B, L); CLIP's, `pooled`, (B, E)."""
     states, pooled, mask = pipeline.encode_prompt(captions)
     return {"states": states, "pooled": pooled, "mask": mask}
 

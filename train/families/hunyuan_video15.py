@@ -3,7 +3,8 @@
 The model reads Qwen's states of the prompt, ByT5's of what stands in quotation marks in it, and an image: its latents
 in channels beside the clip's first latent frame, and SigLIP's states, which are zeros where there is no image.
 
-Shape letters: B samples, C channels, F latent frames, h, w in latents, N image tokens, D width of their states.
+Shape letters: B samples, C channels, F latent frames, h, w in latents, L tokens of Qwen, G of ByT5, N of the image, D
+width of the states of each.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ def idle(name: str, config: Any) -> bool:
 
 
 def encode_text(pipeline: Any, captions: list[str]) -> dict[str, torch.Tensor]:
+    """Qwen's `states` (B, L, D) and their `mask` (B, L), ByT5's `glyphs` (B, G, D) and their `glyph_mask` (B, G)."""
     states, mask, glyphs, glyph_mask = pipeline.encode_prompt(captions, batch_size=len(captions))
     # What Qwen says of padding is not read, and zeros take no room in the cache.
     return {"states": states * mask[..., None], "mask": mask, "glyphs": glyphs, "glyph_mask": glyph_mask}
@@ -57,13 +59,7 @@ def encode_video(pipeline: Any, pixels: torch.Tensor) -> torch.Tensor:
 
 
 def encode_conditions(pipeline: Any, pixels: torch.Tensor, frame_rates: list[float | None]) -> dict[str, torch.Tensor]:
-    """What an image-to-video model reads of a clip's first frame; nothing for text to video.
-
-    Args:
-        pipeline: Of the model.
-        pixels: (B, 3, T, H, W) in [-1, 1].
-        frame_rates: Not read.
-    """
+    """What an image-to-video model reads of a clip's first frame; nothing for text to video."""
     if getattr(pipeline, "image_encoder", None) is None:
         return {}
     pictures = pipeline.video_processor.postprocess(pixels[:, :, 0], output_type="pil")

@@ -3,7 +3,8 @@
 The class has no mask for its text: captions of several lengths in one call would read each other's padding, and none
 does so in a pipeline that is asked for one clip. So clips are called one by one, each with its own caption's tokens.
 
-Shape letters: B samples, C channels, F latent frames, h, w in latents, L tokens, D width of their states.
+Shape letters: B samples, C channels, F latent frames, h, w in latents, L tokens, D width of their states, E
+width of a pooled prompt.
 """
 
 from __future__ import annotations
@@ -57,7 +58,10 @@ def objective(pipeline: Any, settings: Settings) -> Objective:
 
 
 def encode_text(pipeline: Any, captions: list[str]) -> dict[str, torch.Tensor]:
-    """Each caption by itself: the pipeline hands its language model no mask, and reads no padding of a single one."""
+    """`states` (B, 512, D) and `mask` (B, 512) of Qwen; `pooled` (B, E) of CLIP.
+
+    Each caption by itself: the pipeline hands its language model no mask, and reads no padding of a single one.
+    """
     found = [pipeline.encode_prompt([caption], max_sequence_length=MAX_TOKENS)[:2] for caption in captions]
     lengths = torch.tensor([states.shape[1] for states, _ in found])
     mask = torch.arange(MAX_TOKENS) < lengths[:, None]
@@ -73,13 +77,7 @@ def encode_video(pipeline: Any, pixels: torch.Tensor) -> torch.Tensor:
 
 
 def encode_conditions(pipeline: Any, pixels: torch.Tensor, frame_rates: list[float | None]) -> dict[str, torch.Tensor]:
-    """The first frame's latents, for image to video: encoded alone, as the pipeline encodes its image.
-
-    Args:
-        pipeline: Of the model.
-        pixels: (B, 3, T, H, W) in [-1, 1].
-        frame_rates: Not read.
-    """
+    """The first frame's latents, for image to video: encoded alone, as the pipeline encodes its image."""
     if not _starts_from_a_picture(pipeline):
         return {}
     return {LATENTS: encode_video(pipeline, pixels[:, :, :1])[:, :, 0]}

@@ -3,6 +3,8 @@
 Pads are zeroed, as the pipeline does for several prompts at once; for one alone it cuts them off, but what
 is cached has one length. The half of the output that is a variance is left out, as the pipeline leaves it
 out: published samplings do not use it, and no loss here trains it.
+
+Shape letters: B samples, L tokens, D width of their states.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 
 def encode_text(pipeline: Any, captions: list[str]) -> dict[str, torch.Tensor]:
+    """`states` (B, L, D)."""
     several = [*captions, ""]  # never one alone
     states, _ = pipeline.encode_prompt(several, do_classifier_free_guidance=False)
     return {"states": states[: len(captions)]}

@@ -3,6 +3,8 @@
 The model is one for both: a given first latent frame is not noisy, its tokens are at timestep 0, and its answer is not
 used. How many samples have it is `first_frame`, see `first_frame_flow`. The VAE is causal, so the clip's first latent
 frame is that of the picture by itself; it is the posterior's mean, where the pipeline draws from it.
+
+Shape letters: B samples, F latent frames, L tokens, D width of their states.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ def objective(pipeline: Any, settings: Settings) -> Objective:
 
 
 def encode_text(pipeline: Any, captions: list[str]) -> dict[str, torch.Tensor]:
+    """`states` (B, L, D) and `mask` (B, L)."""
     return states_and_mask(pipeline, captions)
 
 

@@ -9,7 +9,8 @@ depend on what stands in the sound's stream, here one token of zeros, and nothin
 From a picture, the first latent frame is given as in `ltx`. The pipeline compresses a picture as video is before it
 encodes it; the first frames of clips are as they are.
 
-Shape letters: B samples, C channels, F latent frames, h, w height and width of the latents.
+Shape letters: B samples, C channels, F latent frames, h, w height and width of the latents, L tokens, D width
+of their states.
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ def idle(name: str, config: Any = None) -> bool:
 
 
 def encode_text(pipeline: Any, captions: list[str]) -> dict[str, torch.Tensor]:
-    """What the connectors, a component of their own, make of the language model's layers for the video."""
+    """What the connectors, a component of their own, make of the language model's layers for the video:
+    `states` (B, L, D) and `mask` (B, L)."""
     layers, mask, _, _ = pipeline.encode_prompt(captions, do_classifier_free_guidance=False)
     states, _, mask = pipeline.connectors(layers, mask, padding_side=pipeline.tokenizer.padding_side)
     return {"states": states, "mask": mask}

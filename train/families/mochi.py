@@ -2,6 +2,8 @@
 
 Its scheduler counts upwards (`invert_sigmas`): the model is told how much is signal, and answers with the
 way from noise to data. The objective knows that, see `rectified_flow`.
+
+Shape letters: B samples, L tokens, D width of their states.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 
 def encode_text(pipeline: Any, captions: list[str]) -> dict[str, torch.Tensor]:
+    """`states` (B, L, D) and `mask` (B, L)."""
     return states_and_mask(pipeline, captions)
 
 

@@ -1,6 +1,8 @@
 """PixArt-alpha and -sigma, text to image; what their pipelines do before and around their transformer.
 
 The half of the output that is a variance is left out, as the pipelines leave it out.
+
+Shape letters: B samples, L tokens, D width of their states.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 
 def encode_text(pipeline: Any, captions: list[str]) -> dict[str, torch.Tensor]:
+    """`states` (B, L, D) and `mask` (B, L)."""
     return states_and_mask(pipeline, captions)
 
 

@@ -2,6 +2,8 @@
 
 A given first latent frame is not noisy, its tokens are at timestep 0, and its answer is not used, see
 `first_frame_flow`. The VAE is causal, so the clip's first latent frame is that of the picture by itself.
+
+Shape letters: B samples, F latent frames, L tokens, D width of their states.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ def objective(pipeline: Any, settings: Settings) -> Objective:
 
 
 def encode_text(pipeline: Any, captions: list[str]) -> dict[str, torch.Tensor]:
+    """`states` (B, L, D) and `mask` (B, L)."""
     # The instruction stands before every prompt unless the caller takes it away.
     instruction = inspect.signature(type(pipeline).__call__).parameters["complex_human_instruction"].default
     return states_and_mask(pipeline, captions, complex_human_instruction=instruction)

@@ -1,4 +1,7 @@
-"""Stable Diffusion 3 and 3.5, text to image; what StableDiffusion3Pipeline does before and around its transformer."""
+"""Stable Diffusion 3 and 3.5, text to image; what StableDiffusion3Pipeline does before and around its transformer.
+
+Shape letters: B samples, L tokens, D width of their states, E width of a pooled prompt.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ if TYPE_CHECKING:
 
 
 def encode_text(pipeline: Any, captions: list[str]) -> dict[str, torch.Tensor]:
+    """CLIP's and T5's `states` (B, L, D); CLIP's, `pooled`, (B, E)."""
     states, _, pooled, _ = pipeline.encode_prompt(captions, None, None, do_classifier_free_guidance=False)
     return {"states": states, "pooled": pooled}
 

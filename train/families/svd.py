@@ -34,6 +34,7 @@ def objective(pipeline: Any, settings: Settings) -> Edm:
 
 
 def encode_text(pipeline: Any, captions: list[str]) -> dict[str, torch.Tensor]:
+    """Nothing: the model reads no text."""
     return {}
 
 
@@ -42,13 +43,7 @@ def encode_video(pipeline: Any, pixels: torch.Tensor) -> torch.Tensor:
 
 
 def encode_conditions(pipeline: Any, pixels: torch.Tensor, frame_rates: list[float | None]) -> dict[str, torch.Tensor]:
-    """What the model reads of the clips themselves, as the pipeline makes it of an image, without noise on it.
-
-    Args:
-        pipeline: Of the model.
-        pixels: (B, 3, T, H, W) in [-1, 1].
-        frame_rates: Frames per second of each clip, None where it does not say.
-    """
+    """What the pipeline makes of an image, here the first frame, without noise on it; and numbers of the clip."""
     first = pixels[:, :, 0].to(pipeline.vae.dtype)
     # CLIP's processor makes numpy arrays, which nothing on a GPU can become.
     small = (_resize_with_antialiasing(first.float(), (CLIP_SIDE, CLIP_SIDE)) + 1).cpu() / 2

@@ -2,6 +2,8 @@
 
 Wan 2.2 A14B has two transformers: `transformer` at noise levels from `boundary_ratio` on, `transformer_2` below. Each
 trains on its own side.
+
+Shape letters: B samples, D width of a token's state.
 """
 
 from __future__ import annotations
@@ -50,6 +52,7 @@ def objective(pipeline: Any, settings: Settings) -> Objective:
 
 
 def encode_text(pipeline: Any, captions: list[str]) -> dict[str, torch.Tensor]:
+    """`states` (B, 512, D), zeros behind a caption's own."""
     tokens = pipeline.tokenizer(
         [prompt_clean(caption) for caption in captions], max_length=MAX_TOKENS, truncation=True
     ).input_ids

@@ -80,13 +80,7 @@ def encode_video(pipeline: Any, pixels: torch.Tensor) -> torch.Tensor:
 def encode_conditions(
     pipeline: Any, pixels: torch.Tensor, frame_rates: list[float | None], controls: Mapping[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
-    """What the model reads of the clips and of their control clips.
-
-    Args:
-        pipeline: Of the model.
-        pixels: (B, 3, T, H, W) in [-1, 1].
-        frame_rates: Not read.
-        controls: By name, like `pixels`; the face's (B, 3, T, S, S).
+    """What the model reads of the clips and of their control clips, of which the face's is (B, 3, T, S, S).
 
     Raises:
         TrainError: There is a background without a mask, or a mask without a background.
@@ -124,12 +118,7 @@ def predict(pipeline: Any, model: Any, noisy: torch.Tensor, timesteps: torch.Ten
 
 
 def preview_arguments(pipeline: Any, controls: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """What the pipeline is called with to make a clip like the one that these belong to, in one segment.
-
-    Args:
-        pipeline: Of the model.
-        controls: (T, H, W, 3) uint8, by name.
-    """
+    """For a clip like the one that these belong to, in one segment."""
     clips = {name: as_pictures(frames) for name, frames in controls.items()}
     return {**control_arguments(pipeline, clips), "segment_frame_length": len(clips[POSE])}
 

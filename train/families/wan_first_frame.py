@@ -3,6 +3,8 @@
 Its folder says `expand_timesteps`: every token has a timestep of its own. A given first frame is not noisy, its tokens
 are at timestep 0, and its answer is not used. How many samples have it is `first_frame`, see `first_frame_flow`. The
 VAE is causal, so the clip's first latent frame is that of the picture by itself.
+
+Shape letters: B samples, F latent frames.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ LATENTS, STATES = "kept_image_latents", "kept_image_states"
 
 
 def encode_conditions(pipeline: Any, pixels: torch.Tensor, frame_rates: list[float | None]) -> dict[str, torch.Tensor]:
-    """What the model reads of the clips themselves: `pixels` (B, 3, T, H, W) in [-1, 1], their rates unused."""
+    """Of a clip's first frame, and of its last where the model reads that too."""
     both = _has_both_ends(pipeline)
     given = pixels.clone()
     given[:, :, 1 : -1 if both else None] = 0

@@ -66,13 +66,7 @@ def controls(pipeline: Any) -> Mapping[str, Control]:
 def encode_conditions(
     pipeline: Any, pixels: torch.Tensor, frame_rates: list[float | None], controls: Mapping[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
-    """What the model reads of the clips and of their control clips.
-
-    Args:
-        pipeline: Of the model.
-        pixels: (B, 3, T, H, W) in [-1, 1].
-        frame_rates: Not read.
-        controls: By name, like `pixels`.
+    """What the control stream reads of the clips and of their control clips.
 
     Raises:
         TrainError: There are masks and no control clips.
