@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -188,27 +189,23 @@ def _line(progress: Progress) -> str:
 
 
 def _show(result: Result) -> None:
-    out = console()
-    out.print(
-        f"{result.steps} steps, {count(result.trained_parameters)} parameters trained; {_losses(result)}"
-        + (f"; {result.validation:.4f} on held-out clips" if result.validation is not None else ""),
-        highlight=False,
-    )
-    predicted = size(result.predicted_memory)
-    peak = f", came to {size(result.peak_memory)}" if result.peak_memory else ""
-    out.print(f"memory of a step: predicted {predicted}{peak}", highlight=False)
+    say = partial(console().print, highlight=False, soft_wrap=True)
+    held_out = f"; {result.validation:.4f} on held-out clips" if result.validation is not None else ""
+    say(f"{result.steps} steps, {count(result.trained_parameters)} parameters trained; {_losses(result)}{held_out}")
+    if result.peak_memory:
+        say(f"memory of a step: predicted {size(result.predicted_memory)}, came to {size(result.peak_memory)}")
     if result.changed:
-        out.print(result.changed.sentence, highlight=False)
+        say(result.changed.sentence)
     lora = result.model / LORA_NAME
     if lora.is_file():
-        out.print(f"LoRA, as diffusers loads it: [bold]{lora}[/bold]", highlight=False, soft_wrap=True)
+        say(f"LoRA, as diffusers loads it: [bold]{lora}[/bold]")
         return
-    out.print(f"model: [bold]{result.model}[/bold]", highlight=False, soft_wrap=True)
+    say(f"model: [bold]{result.model}[/bold]")
     if result.growth:
-        out.print(f"the growth alone: {result.growth}", highlight=False, soft_wrap=True)
+        say(f"the growth alone: {result.growth}")
     elif any((result.model / name).exists() for name in ("model_index.json", "config.json")):
         command = f"grow pack {result.model} --base BASE"
-        out.print(f"weights that the base has too have changed: {command} packs the growth", highlight=False)
+        say(f"weights that the base has too have changed: {command} packs the growth")
 
 
 def _stopped(settings: Settings) -> str:
