@@ -8,10 +8,11 @@ from typing import Any
 import diffusers
 import pytest
 import torch
+from growths import grow
 from tiny_cosmos import FRAMES, OPTIONS, Trusting, tiny_cosmos, with_torchvision
 from tiny_runs import bytes_of, settings
 
-from modelgrow.surgery import ExpandOptions, TrainError, execute, open_checkpoint, open_source, plan_expand, prepare
+from modelgrow.surgery import TrainError, open_checkpoint
 from modelgrow.train.families import cosmos
 from modelgrow.train.inputs import compression
 from modelgrow.train.objectives import Edm, GivenFrames, RectifiedFlow
@@ -179,11 +180,7 @@ def test_a_grown_model_trains_what_is_new(kind: str, tmp_path: Path, monkeypatch
     base = tiny_cosmos(kind)
     monkeypatch.setitem(type(base).__init__.__globals__, "CosmosSafetyChecker", Trusting)
     base.save_pretrained(tmp_path / "base")
-    options = ExpandOptions(mode="insert", blocks=1)
-    job = prepare(
-        open_source(str(tmp_path / "base")), lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, options)
-    )
-    grown = execute(job, tmp_path / "grown")
+    grown = grow(tmp_path / "base", tmp_path / "grown", blocks=1)
     frames = FRAMES[kind]
     result = train(settings(grown, tmp_path / "run", data="shapes:1:2", steps=2, batch_size=2, num_frames=frames))
     before, after = bytes_of(grown), bytes_of(result.model)

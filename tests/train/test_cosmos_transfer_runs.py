@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import torch
 from clip_files import write_captioned, write_video
+from growths import grow
 from tiny_cosmos import Trusting, with_torchvision
 from tiny_cosmos_transfer import cosmos_transfer, inputs
 from tiny_runs import bytes_of, settings
 
 from modelgrow.pipelines.load import load_pipeline
-from modelgrow.surgery import DataError, ExpandOptions, execute, open_checkpoint, open_source, plan_expand, prepare
+from modelgrow.surgery import DataError, open_checkpoint
 from modelgrow.train.families import cosmos_transfer as family
 from modelgrow.train.memory import predict_memory
 from modelgrow.train.run import predict, train
@@ -29,18 +30,14 @@ def torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
     with_torchvision(monkeypatch)
 
 
-def grow(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def save_grown(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """`folder/base` and, returned, `folder/grown`, with a new block behind every two: the places come out even."""
     with torch.random.fork_rng():
         base = cosmos_transfer()
     monkeypatch.setitem(type(base).__init__.__globals__, "CosmosSafetyChecker", Trusting)
     base.save_pretrained(folder / "base")
     (folder / "base" / "generation.json").write_text('{"num_inference_steps": 2}', encoding="utf-8")
-    options = ExpandOptions(mode="insert", blocks=2)
-    job = prepare(
-        open_source(str(folder / "base")), lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, options)
-    )
-    return execute(job, folder / "grown")
+    return grow(folder / "base", folder / "grown", blocks=2)
 
 
 def clips(folder: Path, *, controlled: bool = True) -> Path:
@@ -53,7 +50,7 @@ def clips(folder: Path, *, controlled: bool = True) -> Path:
 
 
 def test_a_grown_model_trains_what_is_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    grown = grow(tmp_path, monkeypatch)
+    grown = save_grown(tmp_path, monkeypatch)
     base, same = (load_pipeline(folder, device="cpu") for folder in (tmp_path / "base", grown))
     assert same.transformer.config.controlnet_block_every_n == 3
     with torch.no_grad():
@@ -88,7 +85,7 @@ def test_a_grown_model_trains_what_is_new(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_clips_without_control_clips_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    grown = grow(tmp_path, monkeypatch)
+    grown = save_grown(tmp_path, monkeypatch)
     chosen = settings(grown, tmp_path / "run", data=str(clips(tmp_path / "data", controlled=False)), num_frames=9)
     with pytest.raises(DataError, match="has no control_video, which this model reads"):
         train(chosen)

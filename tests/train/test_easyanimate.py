@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import torch
 from clip_files import write_captioned, write_video
+from growths import grow
 from tiny_easyanimate import OPTIONS, control, inpaint
 from tiny_runs import bytes_of, settings
 
 from modelgrow.pipelines.mended import mended
-from modelgrow.surgery import ExpandOptions, execute, open_checkpoint, open_source, plan_expand, prepare
+from modelgrow.surgery import open_checkpoint
 from modelgrow.train.families import easyanimate
 from modelgrow.train.families.family import Control
 from modelgrow.train.run import train
@@ -123,11 +124,7 @@ def test_what_the_last_block_makes_of_the_text_is_idle() -> None:
 
 def test_a_grown_control_model_trains_on_control_clips(tmp_path: Path) -> None:
     control().save_pretrained(tmp_path / "base")
-    options = ExpandOptions(mode="suffix", blocks=1)
-    job = prepare(
-        open_source(str(tmp_path / "base")), lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, options)
-    )
-    grown = execute(job, tmp_path / "grown")
+    grown = grow(tmp_path / "base", tmp_path / "grown", "suffix", blocks=1)
     (grown / "generation.json").write_text('{"num_inference_steps": 2}')
     for name in "ab":
         write_captioned(tmp_path / "data" / f"{name}.mp4", name)
@@ -142,11 +139,7 @@ def test_a_grown_control_model_trains_on_control_clips(tmp_path: Path) -> None:
 
 def test_a_grown_inpainting_model_trains_what_is_new(tmp_path: Path) -> None:
     inpaint().save_pretrained(tmp_path / "base")
-    options = ExpandOptions(mode="insert", blocks=1)
-    job = prepare(
-        open_source(str(tmp_path / "base")), lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, options)
-    )
-    grown = execute(job, tmp_path / "grown")
+    grown = grow(tmp_path / "base", tmp_path / "grown", blocks=1)
     (grown / "generation.json").write_text('{"num_inference_steps": 2}')
     few: dict[str, Any] = {"data": "shapes:1:2", "steps": 2, "batch_size": 1, "caption_dropout": 0.5}
     result = train(settings(grown, tmp_path / "run", preview_every=2, previews=(PROMPTS[0],), **few))

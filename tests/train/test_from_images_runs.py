@@ -8,21 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from growths import grow
 from PIL import Image
 from tiny_from_images import BUILDERS, SIZES, tiny
 from tiny_runs import bytes_of, data, settings
 from tiny_svd import save_tiny_svd
 
-from modelgrow.surgery import (
-    ExpandOptions,
-    GenerateError,
-    TrainError,
-    execute,
-    open_checkpoint,
-    open_source,
-    plan_expand,
-    prepare,
-)
+from modelgrow.surgery import GenerateError, TrainError, open_checkpoint
 from modelgrow.train.data.open import open_clips
 from modelgrow.train.run import train
 
@@ -34,10 +26,8 @@ SHOWN = ("wan-2.1", "wan-flf2v", "cogvideox")
 CLIPS = "shapes:1:2"
 
 
-def grow(base: Path, output: Path, mode: str = "suffix") -> Path:
-    options = ExpandOptions(mode=mode, blocks=1)
-    job = prepare(open_source(str(base)), lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, options))
-    execute(job, output)
+def save_grown(base: Path, output: Path, mode: str = "suffix") -> Path:
+    grow(base, output, mode, blocks=1)
     steps = {"num_inference_steps": 2}
     (output / "generation.json").write_text(json.dumps(steps))
     return output
@@ -45,7 +35,7 @@ def grow(base: Path, output: Path, mode: str = "suffix") -> Path:
 
 def grown(name: str, folder: Path) -> Path:
     tiny(name).save_pretrained(folder / "base")
-    return grow(folder / "base", folder / "grown")
+    return save_grown(folder / "base", folder / "grown")
 
 
 def sizes(name: str) -> dict[str, Any]:
@@ -100,7 +90,7 @@ def test_a_lora_of_the_second_transformer_loads_into_it(tmp_path: Path) -> None:
 
 
 def test_a_model_that_reads_no_prompts_makes_one_preview(tmp_path: Path) -> None:
-    model = grow(save_tiny_svd(tmp_path / "base", layers_per_block=2), tmp_path / "grown", "insert")
+    model = save_grown(save_tiny_svd(tmp_path / "base", layers_per_block=2), tmp_path / "grown", "insert")
     picture = tmp_path / "mine.png"
     Image.new("RGB", (40, 40), (10, 200, 30)).save(picture)
     options = {"num_frames": 4, "height": 16, "width": 16, "preview_every": 2, "preview_image": str(picture)}

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from growths import grow
 from PIL import Image
 from tiny_hunyuan_llava import KINDS, SIZE, hunyuan_llava
 from tiny_llms import byte_tokenizer, save_llm, tiny_llama
 from tiny_runs import bytes_of, settings
 
-from modelgrow.surgery import ExpandOptions, execute, open_checkpoint, open_source, plan_expand, prepare
+from modelgrow.surgery import execute, open_checkpoint, open_source, prepare
 from modelgrow.surgery.attach_llm import AttachOptions, plan_attach_llm
 from modelgrow.surgery.language_model import open_language_model
 from modelgrow.train.data.open import open_clips
@@ -38,15 +39,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`KIND/base`, `KIND/grown` with a block more, and an `llm`. Tests only read it."""
     root = tmp_path_factory.mktemp("hunyuan-image")
     save_llm(root / "llm", tiny_llama(), byte_tokenizer())
-    options = ExpandOptions(mode="suffix", blocks=1)
     for kind in KINDS:
         with torch.random.fork_rng():
             hunyuan_llava(kind).save_pretrained(root / kind / "base")
-        job = prepare(
-            open_source(str(root / kind / "base")),
-            lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, options),
-        )
-        execute(job, root / kind / "grown")
+        grow(root / kind / "base", root / kind / "grown", "suffix", blocks=1)
         (root / kind / "grown" / "generation.json").write_text(json.dumps({"num_inference_steps": 2}))
     return root
 

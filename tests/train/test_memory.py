@@ -12,12 +12,13 @@ import torch
 from accelerate.state import AcceleratorState
 from allocations import peak_of
 from architectures import ARCHITECTURES
+from growths import grow
 from models import build, save
 from tiny_runs import settings
 
 from modelgrow.pipelines.models import load_model
 from modelgrow.pipelines.probes import random_inputs
-from modelgrow.surgery import ExpandOptions, execute, open_checkpoint, open_source, plan_expand, prepare
+from modelgrow.surgery import open_checkpoint
 from modelgrow.train.cost import measure_step
 from modelgrow.train.loop import Loop
 from modelgrow.train.memory import Memory, predict_memory
@@ -42,9 +43,7 @@ def call(model: Any, inputs: Mapping[str, Any]) -> torch.Tensor:
 def test_a_step_takes_what_was_predicted(name: str, train: str, tmp_path: Path) -> None:
     row = next(row for row in ARCHITECTURES if row.name == name)
     base = save(tmp_path / "base", row.class_name, row.tiny)
-    options = ExpandOptions(mode="suffix", blocks=1)
-    job = prepare(open_source(str(base)), lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, options))
-    checkpoint = open_checkpoint(execute(job, tmp_path / "grown"))
+    checkpoint = open_checkpoint(grow(base, tmp_path / "grown", "suffix", blocks=1))
     model = load_model(checkpoint, dtype=torch.float32)
     freeze_all_but(model, names_to_train(model, checkpoint.record, train))
     inputs = random_inputs(row.class_name, model.config, seed=0, device=torch.device("cpu"), dtype=torch.float32)

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 from clip_files import write_captioned, write_video
+from growths import grow
 from PIL import Image
 from tiny_from_images import tiny
 from tiny_runs import bytes_of, settings
 from tiny_vace import vace
 
 from modelgrow.pipelines.inputs import read_video
-from modelgrow.surgery import ExpandOptions, TrainError, execute, open_checkpoint, open_source, plan_expand, prepare
+from modelgrow.surgery import TrainError, open_checkpoint
 from modelgrow.train.data.encode import to_pixels
 from modelgrow.train.families import wan_vace
 from modelgrow.train.objectives import RectifiedFlow
@@ -137,11 +138,7 @@ def test_two_transformers_have_their_sides_here_too() -> None:
 
 def grown_from(pipeline: Any, folder: Path) -> Path:
     pipeline.save_pretrained(folder / "base")
-    options = ExpandOptions(mode="suffix", blocks=1)
-    job = prepare(
-        open_source(str(folder / "base")), lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, options)
-    )
-    return execute(job, folder / "grown")
+    return grow(folder / "base", folder / "grown", "suffix", blocks=1)
 
 
 def test_a_run_trains_what_is_new(pipeline: Any, tmp_path: Path) -> None:

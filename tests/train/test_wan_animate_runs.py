@@ -10,20 +10,12 @@ import pytest
 import torch
 from clip_files import write_captioned, write_video
 from diffusers import DiffusionPipeline
+from growths import grow
 from tiny_runs import bytes_of, settings
 from tiny_wan_animate import SIZE, frames_of, pictures_of, wan_animate
 
 from modelgrow.pipelines.load import load_pipeline
-from modelgrow.surgery import (
-    DataError,
-    ExpandOptions,
-    TrainError,
-    execute,
-    open_checkpoint,
-    open_source,
-    plan_expand,
-    prepare,
-)
+from modelgrow.surgery import DataError, TrainError, open_checkpoint
 from modelgrow.train.families import wan_animate as family
 from modelgrow.train.loop import Loop
 from modelgrow.train.run import make_trunk, train
@@ -37,13 +29,9 @@ CONTROLS = {"pose_video": (32, 48), "face_video": (32, 32)}
 """Height and width."""
 
 
-def grow(folder: Path, mode: str, **config: Any) -> Path:
+def save_grown(folder: Path, mode: str, **config: Any) -> Path:
     wan_animate(**config).save_pretrained(folder / "base")
-    options = ExpandOptions(mode=mode, blocks=1)
-    job = prepare(
-        open_source(str(folder / "base")), lambda checkpoint, anatomy: plan_expand(checkpoint, anatomy, options)
-    )
-    grown = execute(job, folder / "grown")
+    grown = grow(folder / "base", folder / "grown", mode, blocks=1)
     (grown / "generation.json").write_text('{"num_inference_steps": 2}')
     return grown
 
@@ -51,7 +39,7 @@ def grow(folder: Path, mode: str, **config: Any) -> Path:
 @pytest.fixture(scope="module")
 def grown(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With a face adapter at every block, and so a new one at the new block."""
-    return grow(tmp_path_factory.mktemp("animate"), "insert", inject_face_latents_blocks=1)
+    return save_grown(tmp_path_factory.mktemp("animate"), "insert", inject_face_latents_blocks=1)
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +139,7 @@ def test_clips_without_poses_are_refused(grown: Path, clips: Path, tmp_path: Pat
 
 def test_the_cached_trunk_is_the_trunk(clips: Path, tmp_path: Path) -> None:
     """And faces are added where they were, though it does not run."""
-    grown = grow(tmp_path, "suffix")
+    grown = save_grown(tmp_path, "suffix")
     chosen = settings(grown, tmp_path / "run", **small(clips, cache_trunk=1))
     loop = Loop(run=set_up(chosen, lambda _: None), report=lambda _: None)
     loop.trunk = make_trunk(loop, lambda _: None)
