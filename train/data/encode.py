@@ -24,6 +24,8 @@ Size = tuple[int, int]
 """Height and width in pixels."""
 SIZED = ("latents", "pixels")
 """How the names end of what depends on the clips' size."""
+PIXELS_AT_ONCE = 1 << 23
+"""Of all frames of the clips that are encoded together: 17 frames of 704 x 704, or one clip that is larger."""
 
 
 class Encoder(Protocol):
@@ -60,7 +62,8 @@ class Encoded:
 def encode_clips(
     source: ClipSource, clips: Sequence[Clip], bucket: Bucket, encoder: Encoder, *, batch_size: int
 ) -> Encoded:
-    """Encode clips at a bucket's size. One that can't be decoded is refused, and the others go on.
+    """Encode clips at a bucket's size, `batch_size` of them together, or fewer if they are large. One that can't be
+    decoded is refused, and the others go on.
 
     Raises:
         DataError: The encoder's text states have changing shapes.
@@ -69,8 +72,9 @@ def encode_clips(
     keys: list[str] = []
     refused: list[Refused] = []
     sizes: Mapping[str, Size | None] = getattr(encoder, "control_sizes", {})
-    for start in range(0, len(clips), batch_size):
-        read = list(_read(source, clips[start : start + batch_size], bucket, sizes, refused))
+    together = max(1, min(batch_size, PIXELS_AT_ONCE // (bucket.num_frames * bucket.height * bucket.width)))
+    for start in range(0, len(clips), together):
+        read = list(_read(source, clips[start : start + together], bucket, sizes, refused))
         if not read:
             continue
         pixels = torch.stack([to_pixels(item.frames) for item in read])
