@@ -16,7 +16,7 @@ from modelgrow.surgery import anatomies, execute, open_checkpoint, open_source
 from modelgrow.surgery.attach_job import prepare_attach_llm
 from modelgrow.surgery.attach_llm import AttachOptions
 from modelgrow.surgery.grown import stock_name
-from modelgrow.surgery.language_model import LanguageModel
+from modelgrow.surgery.language_model import LanguageModel, open_language_model
 
 WIDTH = 20
 LLM = LanguageModel(name="somebody/llm", dim=WIDTH, class_name="LlamaForCausalLM")
@@ -27,9 +27,10 @@ CLASSES: tuple[Architecture, ...] = tuple(row for row in _FIRST if not row.class
 """One row of each class that can have a slot, without ExVideo's, whose slots stand behind SVD's own blocks."""
 
 
-def attach(base: Path, output: Path, **options: Any) -> Path:
-    job = prepare_attach_llm(open_source(str(base)), AttachOptions(llm=LLM, **options))
-    return execute(job, output)
+def attach(base: Path, output: Path, llm: Path | None = None, **options: Any) -> Path:
+    """Give a checkpoint a slot: for a language model that is in a folder, or for one that is nowhere."""
+    found = LLM if llm is None else open_language_model(str(llm))
+    return execute(prepare_attach_llm(open_source(str(base)), AttachOptions(llm=found, **options)), output)
 
 
 def config_of(folder: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from architectures import row_of
+from attached import attach
 from growths import grow, pack, unpack
 from models import build, save
 from stdit_cases import publish, run
@@ -16,9 +17,7 @@ from tiny_llms import byte_tokenizer, save_llm, tiny_llama
 from modelgrow.pipelines import load_growth
 from modelgrow.pipelines.models import load_model
 from modelgrow.pipelines.probes import random_inputs
-from modelgrow.surgery import execute, open_checkpoint, open_source, prepare
-from modelgrow.surgery.attach_llm import AttachOptions, plan_attach_llm
-from modelgrow.surgery.language_model import open_language_model
+from modelgrow.surgery import execute, open_checkpoint, open_source
 from modelgrow.surgery.shrink import prepare_shrink
 from modelgrow.train.select import add_lora, names_to_train
 
@@ -30,12 +29,6 @@ STACKS = {"stdit3": ("spatial_blocks", "temporal_blocks"), "stdit": ("blocks",)}
 def llm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny language model's folder."""
     return save_llm(tmp_path_factory.mktemp("llm"), tiny_llama(), byte_tokenizer())
-
-
-def attach(base: Path, llm: Path, output: Path) -> Path:
-    options = AttachOptions(llm=open_language_model(str(llm)))
-    job = prepare(open_source(str(base)), lambda checkpoint, anatomy: plan_attach_llm(checkpoint, anatomy, options))
-    return execute(job, output)
 
 
 def loaded(folder: Path) -> Any:
@@ -50,7 +43,7 @@ def inputs_for(model: Any) -> dict[str, Any]:
 def test_a_slot_stands_where_the_paper_has_it(kind: str, llm: Path, tmp_path: Path) -> None:
     row = ROWS[kind]
     base = save(tmp_path / "base", row.class_name, row.tiny)
-    model, grown = loaded(base), loaded(attach(base, llm, tmp_path / "slot"))
+    model, grown = loaded(base), loaded(attach(base, tmp_path / "slot", llm))
     assert grown.config.llm_slot["heads"] == row.tiny["num_heads"]
     assert grown.config.llm_slot["blocks"] == {stack: [0, 1, 2, 3] for stack in STACKS[kind]}
     inputs = inputs_for(grown)
@@ -75,7 +68,7 @@ def test_growths_compose(kind: str, llm: Path, tmp_path: Path) -> None:
     row = ROWS[kind]
     base = save(tmp_path / "base", row.class_name, row.tiny)
     deep = grow(base, tmp_path / "deep", mode="prefix", blocks=1)
-    slot = attach(deep, llm, tmp_path / "slot")
+    slot = attach(deep, tmp_path / "slot", llm)
     learned = loaded(slot)
     for name, parameter in learned.named_parameters():
         if "llm_attn.to_out" in name:

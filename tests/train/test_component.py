@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from attached import attach
 from growths import grow
 from hub_server import Hub
 from tiny_adapter import save_adapter
@@ -17,9 +18,7 @@ from tiny_runs import bytes_of, settings, tensors
 
 from modelgrow.pipelines.load import load_pipeline
 from modelgrow.pipelines.models import load_model
-from modelgrow.surgery import GrowError, execute, open_checkpoint, open_source, prepare
-from modelgrow.surgery.attach_llm import AttachOptions, plan_attach_llm
-from modelgrow.surgery.language_model import open_language_model
+from modelgrow.surgery import GrowError, open_checkpoint
 from modelgrow.train.component import choose
 from modelgrow.train.loading import fetched, load
 from modelgrow.train.run import train
@@ -53,11 +52,9 @@ class TestTransformer:
 
     def test_with_a_slot_it_reads_its_language_model(self, grown: Path, tmp_path: Path) -> None:
         llm = save_llm(tmp_path / "llm", tiny_llama(), byte_tokenizer())
-        source = open_source(str(grown.parent / "base" / "transformer"))
-        options = AttachOptions(llm=open_language_model(str(llm)), template="plain", max_length=80)
-        job = prepare(source, lambda checkpoint, anatomy: plan_attach_llm(checkpoint, anatomy, options))
-        slot = execute(job, tmp_path / "slot")
-        result = train(settings(slot, tmp_path / "run", steps=3, pipeline=str(grown.parent / "base")))
+        base = grown.parent / "base"
+        slot = attach(base / "transformer", tmp_path / "slot", llm, template="plain", max_length=80)
+        result = train(settings(slot, tmp_path / "run", steps=3, pipeline=str(base)))
         record = open_checkpoint(result.model).record
         before, after = tensors(slot), tensors(result.model)
         assert record is not None

@@ -9,15 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from attached import attach
 from growths import grow
 from PIL import Image
 from tiny_hunyuan_llava import KINDS, SIZE, hunyuan_llava
 from tiny_llms import byte_tokenizer, save_llm, tiny_llama
 from tiny_runs import bytes_of, settings
 
-from modelgrow.surgery import execute, open_checkpoint, open_source, prepare
-from modelgrow.surgery.attach_llm import AttachOptions, plan_attach_llm
-from modelgrow.surgery.language_model import open_language_model
+from modelgrow.surgery import open_checkpoint
 from modelgrow.train.data.open import open_clips
 from modelgrow.train.families import hunyuan_llava as family
 from modelgrow.train.run import train
@@ -102,12 +101,8 @@ def test_a_run_trains_what_is_new(kind: str, folder: Path, tmp_path: Path) -> No
 
 
 def test_a_slot_reads_the_caption_beside_it(folder: Path, tmp_path: Path) -> None:
-    source = open_source(str(folder / "token-replace" / "base"))
-    options = AttachOptions(llm=open_language_model(str(folder / "llm")), template="plain", max_length=40)
-    job = prepare(
-        source, lambda checkpoint, anatomy: plan_attach_llm(checkpoint, anatomy, options, pipeline=source.pipeline)
-    )
-    model = execute(job, tmp_path / "slot")
+    base, reading = folder / "token-replace" / "base", {"template": "plain", "max_length": 40}
+    model = attach(base, tmp_path / "slot", folder / "llm", **reading)
     chosen = small(model, tmp_path / "run", long_captions=0.5)
     run = set_up(chosen, lambda _: None)
     clips = {clip.key: clip for clip in open_clips(CLIPS, **SIZES).clips}

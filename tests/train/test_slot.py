@@ -7,14 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from attached import attach
 from tiny_llms import WIDTH, byte_tokenizer, save_llm, tiny_llama
 from tiny_pipelines import load_aligned, save_tiny_wan, tiny_clip
 from tiny_runs import bytes_of, settings
 
 from modelgrow.pipelines.text.reader import PromptReader
-from modelgrow.surgery import TrainError, execute, open_checkpoint, open_source, prepare
-from modelgrow.surgery.attach_llm import AttachOptions, plan_attach_llm
-from modelgrow.surgery.language_model import open_language_model
+from modelgrow.surgery import TrainError, open_checkpoint
 from modelgrow.train.batch import generator_of, text_of
 from modelgrow.train.loop import Loop
 from modelgrow.train.run import train
@@ -29,12 +28,7 @@ def slot(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny Wan with a slot, its language model beside it. Tests only read it."""
     folder = tmp_path_factory.mktemp("slot")
     llm = save_llm(folder / "llm", tiny_llama(), byte_tokenizer())
-    source = open_source(str(save_tiny_wan(folder / "base")))
-    options = AttachOptions(llm=open_language_model(str(llm)), template="plain", max_length=LENGTH)
-    job = prepare(
-        source, lambda checkpoint, anatomy: plan_attach_llm(checkpoint, anatomy, options, pipeline=source.pipeline)
-    )
-    return execute(job, folder / "slot")
+    return attach(save_tiny_wan(folder / "base"), folder / "slot", llm, template="plain", max_length=LENGTH)
 
 
 def states_of(slot: Path, caption: str) -> torch.Tensor:
