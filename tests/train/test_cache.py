@@ -14,7 +14,7 @@ from clip_files import Listed, clip
 
 from modelgrow.surgery import DataError, TrainError
 from modelgrow.train.cache import Cache, build_cache
-from modelgrow.train.data import Buckets, choose_buckets
+from modelgrow.train.data import Buckets, choose_buckets, encode
 from modelgrow.train.data.encode import to_pixels
 
 LENGTH = 12
@@ -65,6 +65,23 @@ def build(folder: Path, *, source: Listed | None = None, encoder: Toy | None = N
 
 def content(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_large_clips_are_encoded_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    together: list[int] = []
+
+    class Watching(Toy):
+        def encode_video(self, pixels: torch.Tensor) -> torch.Tensor:
+            together.append(len(pixels))
+            return super().encode_video(pixels)
+
+    plain = build(tmp_path / "plain")
+    size = make_buckets(make_source()).buckets[0]
+    monkeypatch.setattr(encode, "PIXELS_AT_ONCE", 2 * size.num_frames * size.height * size.width)
+    small = build(tmp_path / "small", encoder=Watching())
+    assert max(together) == 2
+    assert min(together) == 1
+    assert all(torch.equal(small.example(n)["latents"], plain.example(n)["latents"]) for n in range(len(plain)))
 
 
 def test_every_clip_is_there_as_the_encoder_gave_it(tmp_path: Path) -> None:
