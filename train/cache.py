@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from .data.buckets import Buckets
     from .data.clip import ClipSource
+    from .data.encode import Encoded
 
 __all__ = ["Cache", "Encoder", "batches", "build_cache", "steps_per_cycle"]
 
@@ -156,13 +157,7 @@ def build_cache(
         if shard.file not in present:
             clips = [source.clips[place] for place in shard.clips]
             encoded = encode_clips(source, clips, buckets.buckets[shard.bucket], encoder, batch_size=batch_size)
-            about = {
-                "identity": identity,
-                "keys": encoded.keys,
-                "long_keys": encoded.long_keys,
-                "refused": [asdict(refused) for refused in encoded.refused],
-            }
-            stored.write(folder / shard.file, encoded.tensors, about)
+            _write(folder / shard.file, encoded, identity)
         done += len(shard.clips)
         report(done, total)
     wait()
@@ -171,6 +166,16 @@ def build_cache(
         _finish(folder, identity, sizes, shards)
     wait()
     return Cache(folder)
+
+
+def _write(path: Path, encoded: Encoded, identity: dict[str, str]) -> None:
+    about = {
+        "identity": identity,
+        "keys": encoded.keys,
+        "long_keys": encoded.long_keys,
+        "refused": [asdict(refused) for refused in encoded.refused],
+    }
+    stored.write(path, encoded.tensors, about)
 
 
 def _plan(buckets: Buckets) -> list[_Shard]:

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from diffusers.training_utils import EMAModel
@@ -19,11 +19,11 @@ from diffusers.training_utils import EMAModel
 from modelgrow.pipelines.memory import peak_bytes, reset_peak
 from modelgrow.surgery import TrainError
 
-from . import alarm, checkpoints, zero
+from . import alarm
 from .objectives.objective import mean_error
 from .optimizer import make_optimizer, make_schedule
 from .progress import EDGE, Progress
-from .sharded import split_like, split_state, whole, whole_state
+from .state import load_state, save_state
 from .trunk import Trunk, replayed
 from .validate import Validation
 from .watch import Watch
@@ -59,7 +59,7 @@ class Loop:
     """Spent on training in all sessions."""
     peak: int = 0
     """Bytes that steps took on a GPU, what comes between them left out; 0 elsewhere."""
-    _adam: torch.optim.Optimizer = field(init=False)
+    adam: torch.optim.Optimizer = field(init=False)
     """torch's or bitsandbytes', without what accelerate wraps around it."""
 
     def __post_init__(self) -> None:
@@ -71,14 +71,14 @@ class Loop:
         if is_zero(run.accelerator):
             model = OnlyTrained(run.model, [parameter for _, parameter in run.trained], run.autocast)
         self.model, self.optimizer = run.accelerator.prepare(model, optimizer)
-        self._adam = optimizer
+        self.adam = optimizer
         held = dict(run.model.named_parameters())  # FSDP2 puts parts in the place of whole ones
         run.trained = [(name, held[name]) for name in self.names]
         self.parameters = [parameter for _, parameter in run.trained]
         self.ema = EMAModel(self.parameters, decay=settings.ema_decay) if settings.ema_decay else None
         self.held_out = Validation(loop=self) if run.held_out else None
-        self._resume()
-        self.schedule = make_schedule(self._adam, settings, done=self.step)
+        load_state(self)
+        self.schedule = make_schedule(self.adam, settings, done=self.step)
 
     @property
     def folder(self) -> Path:
@@ -100,7 +100,7 @@ class Loop:
                 self.changed = watch.look()
                 alarm.check(self.changed, self.step)
             if self.step % settings.save_every == 0 or self.step == settings.steps:
-                self._save()
+                save_state(self)
             if self.preview and settings.preview_every and self.step % settings.preview_every == 0:
                 self.preview(self.step)
 
@@ -199,33 +199,6 @@ class Loop:
         )
         self.run.accelerator.log({"loss": loss, "learning_rate": rate}, step=self.step)
 
-    def _save(self) -> None:
-        run = self.run
-        judged = self.average if self.validation is None else self.validation
-        if judged is not None and judged < self.best_loss:
-            self.best_loss, self.best_step = judged, self.step
-        averaged = dict(zip(self.names, self.ema.shadow_params, strict=True)) if self.ema else {}
-        state = checkpoints.State(
-            step=self.step,
-            trained={name: whole(parameter) for name, parameter in run.trained},
-            optimizer=self._optimizer_state(),
-            ema={name: whole(value) for name, value in averaged.items()},
-            best_loss=self.best_loss,
-            best_step=self.best_step,
-            average=self.average,
-            first_loss=self.first_loss,
-            seconds=self.seconds,
-        )
-        if run.accelerator.is_main_process:
-            checkpoints.save(self.folder, state)
-            checkpoints.prune(self.folder, keep=run.settings.keep, best=self.best_step)
-        run.accelerator.wait_for_everyone()
-
-    def _optimizer_state(self) -> dict[str, Any]:
-        if is_zero(self.run.accelerator):
-            return zero.whole_state(self._adam, self.parameters)
-        return whole_state(self._adam.state_dict())
-
     @property
     def dtype(self) -> torch.dtype:
         return self.run.dtype
@@ -233,25 +206,3 @@ class Loop:
     @property
     def names(self) -> list[str]:
         return [name for name, _ in self.run.trained]
-
-    def _resume(self) -> None:
-        found = checkpoints.all_of(self.folder)
-        if not found:
-            return
-        state = checkpoints.load(found[-1])
-        if set(state.trained) != set(self.names):
-            raise TrainError(
-                f"{found[-1]}: holds other parameters than this run trains; choose another -o, or the settings it had"
-            )
-        with torch.no_grad():
-            for name, parameter in self.run.trained:
-                parameter.copy_(split_like(state.trained[name], parameter))
-        if is_zero(self.run.accelerator):
-            zero.load_state(self.optimizer.optimizer, state.optimizer, self.parameters)
-        else:
-            self._adam.load_state_dict(split_state(state.optimizer, self.parameters))
-        if self.ema:
-            self.ema.shadow_params = [split_like(state.ema[name], p) for name, p in self.run.trained]
-            self.ema.optimization_step = state.step
-        self.step, self.best_loss, self.best_step = state.step, state.best_loss, state.best_step
-        self.average, self.first_loss, self.seconds = state.average, state.first_loss, state.seconds

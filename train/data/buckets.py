@@ -91,9 +91,24 @@ def choose_buckets(
     """
     _check(num_frames, height, width, temporal_factor, spatial_factor, causal)
     lengths = (num_frames,) if num_frames else _ladder(source.clips, temporal_factor, causal, max_frames)
+    cells, refused = _sorted(source.clips, lengths, Fraction(width, height) if width and height else None)
+    if not cells:
+        raise DataError(
+            f"{source.name}: every clip is too short: {min(lengths)} frames are needed, the longest has "
+            f"{max(clip.num_frames for clip in source.clips)}. Ask for fewer with --frames (num_frames)"
+        )
+    joined = _join(cells, max_buckets)
+    buckets = [_sized(cell, source.clips, height, width, spatial_factor, max_pixels) for cell in joined]
+    return Buckets(buckets=tuple(buckets), refused=tuple(refused))
+
+
+def _sorted(
+    clips: Sequence[Clip], lengths: tuple[int, ...], aspect: Fraction | None
+) -> tuple[list[_Cell], list[Refused]]:
+    """Each clip at the longest length that it reaches, and in the given shape or the nearest; those that reach none."""
     cells: dict[tuple[int, Fraction], list[int]] = defaultdict(list)
     refused = []
-    for place, clip in enumerate(source.clips):
+    for place, clip in enumerate(clips):
         length = max((length for length in lengths if length <= clip.num_frames), default=None)
         if length is None:
             whose = f"its {clip.shortest} " if clip.shortest else ""
@@ -101,16 +116,8 @@ def choose_buckets(
                 Refused(name=clip.key, reason=f"{whose}has {clip.num_frames} frames, {min(lengths)} are needed")
             )
             continue
-        aspect = Fraction(width, height) if width and height else nearest_aspect(clip.height, clip.width)
-        cells[length, aspect].append(place)
-    if not cells:
-        raise DataError(
-            f"{source.name}: every clip is too short: {min(lengths)} frames are needed, the longest has "
-            f"{max(clip.num_frames for clip in source.clips)}. Ask for fewer with --frames (num_frames)"
-        )
-    joined = _join([_Cell(num_frames=t, aspect=a, clips=tuple(c)) for (t, a), c in cells.items()], max_buckets)
-    buckets = [_sized(cell, source.clips, height, width, spatial_factor, max_pixels) for cell in joined]
-    return Buckets(buckets=tuple(buckets), refused=tuple(refused))
+        cells[length, aspect or nearest_aspect(clip.height, clip.width)].append(place)
+    return [_Cell(num_frames=t, aspect=a, clips=tuple(c)) for (t, a), c in cells.items()], refused
 
 
 def nearest_aspect(height: int, width: int) -> Fraction:
