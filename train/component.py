@@ -17,6 +17,7 @@ from modelgrow.surgery.grown import stock_name
 from modelgrow.surgery.source import PIPELINE_NAME, components_of
 
 from .select import grown_among
+from .trunk import trunk_depth
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -115,10 +116,13 @@ def _check_grown(source: Source, component: Component, settings: Settings) -> Ch
     name, checkpoint = f"{source.name}: {component.name}".removesuffix(": "), component.checkpoint
     if checkpoint is None:
         raise TrainError(f"{name} has no safetensors: {CONVERT}")
+    names = tuple(checkpoint.tensors)
     if settings.train not in ("all", "lora"):
         if checkpoint.record is None:
             raise TrainError(f"{name} has not grown (no growth.json); grow it first with grow expand")
-        grown_among(checkpoint.tensors, checkpoint.record, settings.train)
+        names = grown_among(names, checkpoint.record, settings.train)
+    if settings.cache_trunk:
+        trunk_depth(checkpoint.record, names)
     return checkpoint
 
 

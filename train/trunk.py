@@ -21,7 +21,7 @@ from modelgrow.surgery import TrainError
 from .batch import Batch, draw_sample, generator_of, join
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from pathlib import Path
 
     from modelgrow.surgery import Record
@@ -34,7 +34,7 @@ Streams = tuple[torch.Tensor, ...]
 """What a block gives to the next one: the video's states, and the text's where both run through the blocks."""
 
 
-def trunk_depth(record: Record | None, trained: list[str]) -> tuple[str, int]:
+def trunk_depth(record: Record | None, trained: Collection[str]) -> tuple[str, int]:
     """The stack that grew by suffix, and how many blocks come before the first new one.
 
     Raises:

@@ -41,6 +41,7 @@ def test_a_run_is_that_of_the_folder(hub: Hub, grown: Path, tmp_path: Path) -> N
         ("grown", {"component": "vae"}, "somebody/wan: vae has not grown"),
         ("grown", {"component": "unet"}, "has no component 'unet'; it has: .*transformer"),
         ("grown", {"train": "all", "quantize": "torchao-int8"}, "nothing is frozen"),
+        ("grown", {"train": "all", "cache_trunk": 1}, "cache_trunk needs a model grown by suffix"),
         ("pictures", {}, "which is text to video, but model_index.json says WanImageToVideoPipeline"),
         ("grown/transformer", {}, "a WanTransformer3DModel by itself, and training needs .* it was grown from base"),
     ],
