@@ -27,7 +27,7 @@ from .select import grown_names
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from modelgrow.surgery import Checkpoint, Component
+    from modelgrow.surgery import Checkpoint
 
     from .settings import Settings
 
@@ -56,8 +56,14 @@ class Quantized:
         )
 
 
-def quantization(settings: Settings, component: Component, accelerator: Accelerator) -> Any:
+def quantization(settings: Settings, checkpoint: Checkpoint, place: str, accelerator: Accelerator) -> Any:
     """The `PipelineQuantizationConfig` to load a pipeline with; None where nothing is quantized.
+
+    Args:
+        settings: What trains, and how the rest is quantized.
+        checkpoint: Of the component that trains.
+        place: What that is called in the pipeline.
+        accelerator: Of the run.
 
     Raises:
         TrainError: The library is missing or does not run here, or nothing would be frozen.
@@ -78,8 +84,8 @@ def quantization(settings: Settings, component: Component, accelerator: Accelera
         raise TrainError(f"quantize {settings.quantize}: diffusers runs it on a GPU only; torchao-int8 runs on a CPU")
     from diffusers import PipelineQuantizationConfig
 
-    config = _config(settings.quantize, whole_modules(component, settings.train))
-    return PipelineQuantizationConfig(quant_mapping={component.name: config})
+    config = _config(settings.quantize, whole_modules(checkpoint, settings.train))
+    return PipelineQuantizationConfig(quant_mapping={place: config})
 
 
 def _config(kind: str, whole: list[str]) -> Any:
@@ -98,10 +104,9 @@ def _config(kind: str, whole: list[str]) -> Any:
     )
 
 
-def whole_modules(component: Component, train: str) -> list[str]:
+def whole_modules(checkpoint: Checkpoint, train: str) -> list[str]:
     """Modules with a weight or bias that trains, by full name: those stay as they are. A LoRA's weights are its own."""
-    checkpoint = component.checkpoint
-    if train == "lora" or checkpoint is None or checkpoint.record is None:
+    if train == "lora" or checkpoint.record is None:
         return []
     parts = [name.rpartition(".") for name in grown_names(checkpoint.tensors, checkpoint.record, train)]
     return sorted({module for module, _, leaf in parts if module and leaf in ("weight", "bias")})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -139,15 +139,15 @@ def set_up(settings: Settings, tell: Tell, wrap: Callable[[Family], Family] = la
     check_spec(settings.data)
     chosen = choose(settings)
     family = wrap(family_of(chosen.model_class, chosen.checkpoint.config, chosen.around.pipeline))
-    few_bits = quantization(settings, replace(chosen.component, name=chosen.place), accelerator)
+    few_bits = quantization(settings, chosen.checkpoint, chosen.place, accelerator)
     tell(f"loading {chosen.source.name}")
     with accelerator.main_process_first():
         chosen = fetched(chosen)
-        parts = load_parts(chosen, called(family), accelerator, few_bits)
+        parts = load_parts(chosen, family, accelerator, few_bits)
     quantized = look(parts.model, chosen.checkpoint, settings.quantize) if few_bits else None
     family = with_slot(family, parts.pipeline)
     objective = choose_objective(family, parts.pipeline, changed(settings, component=chosen.place))
-    clips, cache, data = encode(parts, family, fingerprint(chosen.around, chosen.place), settings, accelerator, tell)
+    clips, cache, data = encode(chosen, parts, family, settings, accelerator, tell)
     trained = choose_trained(parts.model, chosen, settings, family)
     prepare_model(parts.model, settings)
     cache, held_out = hold_out(cache, settings.held_out)
@@ -167,7 +167,7 @@ def set_up(settings: Settings, tell: Tell, wrap: Callable[[Family], Family] = la
     )
 
 
-def load_parts(chosen: Chosen, called: tuple[str, ...], accelerator: Accelerator, few_bits: Any) -> Parts:
+def load_parts(chosen: Chosen, family: Family, accelerator: Accelerator, few_bits: Any) -> Parts:
     """The pipeline in main memory, in the dtype of the device; where weights are quantized, on the device."""
     dtype = resolve_dtype("auto", accelerator.device)
     pipeline = load(
@@ -176,15 +176,18 @@ def load_parts(chosen: Chosen, called: tuple[str, ...], accelerator: Accelerator
         dtype=str(dtype).removeprefix("torch."),
         quantization=few_bits,
     )
-    return Parts(pipeline=pipeline, trained=chosen.place, called=called, device=accelerator.device)
+    return Parts(pipeline=pipeline, trained=chosen.place, called=called(family), device=accelerator.device)
 
 
 def encode(
-    parts: Parts, family: Family, fingerprint: str, settings: Settings, accelerator: Accelerator, tell: Tell
+    chosen: Chosen, parts: Parts, family: Family, settings: Settings, accelerator: Accelerator, tell: Tell
 ) -> tuple[ClipSource, Cache, DataReport]:
     """Clips and captions, by what encodes them on the device; then that leaves the device to the model."""
     encoder = PipelineEncoder(
-        pipeline=parts.pipeline, family=family, fingerprint=fingerprint, device=accelerator.device
+        pipeline=parts.pipeline,
+        family=family,
+        fingerprint=fingerprint(chosen.around, chosen.place),
+        device=accelerator.device,
     )
     parts.place_encoders()
     made = make_cache(settings, accelerator, encoder, parts.model, tell)

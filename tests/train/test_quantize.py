@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from tiny_runs import bytes_of, floats, launch, settings, tensors
 
-from modelgrow.surgery import Component, TrainError, open_checkpoint, open_source
+from modelgrow.surgery import Checkpoint, TrainError, open_checkpoint
 from modelgrow.train import quantize, setup
 from modelgrow.train.cost import measure_step
 from modelgrow.train.loop import Loop
@@ -171,9 +171,9 @@ def test_bitsandbytes_with_its_kernels_for_cpus(
     monkeypatch.setattr(import_module("bitsandbytes.nn.modules"), "has_avx512bf16", lambda: False)
     real = quantize.quantization
 
-    def as_on_a_gpu(chosen: Settings, component: Component, accelerator: Accelerator) -> Any:
-        place = SimpleNamespace(distributed_type=accelerator.distributed_type, device=torch.device("cuda"))
-        return real(chosen, component, cast(Accelerator, place))
+    def as_on_a_gpu(chosen: Settings, checkpoint: Checkpoint, place: str, accelerator: Accelerator) -> Any:
+        gpu = SimpleNamespace(distributed_type=accelerator.distributed_type, device=torch.device("cuda"))
+        return real(chosen, checkpoint, place, cast(Accelerator, gpu))
 
     monkeypatch.setattr(setup, "quantization", as_on_a_gpu)
     check_bitsandbytes(grown, tmp_path, kind)
@@ -206,16 +206,16 @@ def test_places_for_which_there_is_no_quantization(
     grown: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(quantize, "find_spec", lambda _: object())
-    component = next(part for part in open_source(str(grown)).components if part.name == "transformer")
+    checkpoint = open_checkpoint(grown / "transformer")
     accelerator = Accelerator(cpu=True)
     for kind in ("bitsandbytes-nf4", "bitsandbytes-int8"):
         with pytest.raises(TrainError, match="on a GPU only; torchao-int8 runs on a CPU"):
-            quantize.quantization(settings(grown, tmp_path, quantize=kind), component, accelerator)
+            quantize.quantization(settings(grown, tmp_path, quantize=kind), checkpoint, "transformer", accelerator)
     for kind in (DistributedType.FSDP, DistributedType.DEEPSPEED):
         monkeypatch.setattr(accelerator.state, "distributed_type", kind)
         with pytest.raises(TrainError, match=f"with {kind.value}: quantized weights are not split"):
-            quantize.quantization(settings(grown, tmp_path, **INT8), component, accelerator)
-    assert quantize.quantization(settings(grown, tmp_path), component, accelerator) is None
+            quantize.quantization(settings(grown, tmp_path, **INT8), checkpoint, "transformer", accelerator)
+    assert quantize.quantization(settings(grown, tmp_path), checkpoint, "transformer", accelerator) is None
 
 
 def test_no_such_quantization(grown: Path, tmp_path: Path) -> None:
