@@ -75,25 +75,9 @@ def encode_clips(
     together = max(1, min(batch_size, PIXELS_AT_ONCE // (bucket.num_frames * bucket.height * bucket.width)))
     for start in range(0, len(clips), together):
         read = list(_read(source, clips[start : start + together], bucket, sizes, refused))
-        if not read:
-            continue
-        pixels = torch.stack([to_pixels(item.frames) for item in read])
-        controls = {
-            name: torch.stack([to_pixels(item.controls[name]) for item in read]) for name in read[0].clip.controls
-        }
-        captions = [item.clip.caption for item in read]
-        rates = [item.clip.fps for item in read]
-        parts.append(
-            {
-                "latents": encoder.encode_video(pixels),
-                **_encode_captions(encoder, captions, pixels, "text."),
-                **_encode_conditions(encoder, pixels, rates, controls),
-            }
-        )
-        long = {place: text for place, item in enumerate(read) if (text := item.clip.long_caption) is not None}
-        if long:
-            parts.append(_encode_captions(encoder, list(long.values()), pixels[list(long)], "long."))
-        keys += [item.clip.key for item in read]
+        if read:
+            parts += _encode(read, encoder)
+            keys += [item.clip.key for item in read]
     kept = set(keys)
     return Encoded(
         tensors=_cat(parts),
@@ -101,6 +85,21 @@ def encode_clips(
         long_keys=tuple(clip.key for clip in clips if clip.key in kept and clip.long_caption is not None),
         refused=tuple(refused),
     )
+
+
+def _encode(read: Sequence[_Item], encoder: Encoder) -> list[dict[str, torch.Tensor]]:
+    """Some clips together: what there is of all of them; and, if any has one, of their long captions."""
+    pixels = torch.stack([to_pixels(item.frames) for item in read])
+    controls = {name: torch.stack([to_pixels(item.controls[name]) for item in read]) for name in read[0].clip.controls}
+    every = {
+        "latents": encoder.encode_video(pixels),
+        **_encode_captions(encoder, [item.clip.caption for item in read], pixels, "text."),
+        **_encode_conditions(encoder, pixels, [item.clip.fps for item in read], controls),
+    }
+    long = {place: text for place, item in enumerate(read) if (text := item.clip.long_caption) is not None}
+    if not long:
+        return [every]
+    return [every, _encode_captions(encoder, list(long.values()), pixels[list(long)], "long.")]
 
 
 def encode_text(encoder: Encoder, captions: list[str], prefix: str) -> dict[str, torch.Tensor]:
