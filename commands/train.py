@@ -117,6 +117,12 @@ def train(
     tracker: Annotated[
         str | None, typer.Option(help="tensorboard (default), wandb, trackio, none.", show_default=False)
     ] = None,
+    link: Annotated[
+        bool | None,
+        typer.Option(
+            "--link", help="Hard links to the model's files that stay as they are, to save disk.", show_default=False
+        ),
+    ] = None,
     more: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any other setting; may be repeated.", show_default=False),
@@ -151,6 +157,7 @@ def train(
         "previews": preview or None,
         "preview_image": preview_image,
         "tracker": tracker,
+        "link": link,
     }
     given = {name: value for name, value in flags.items() if value is not None}
     err = console(stderr=True)

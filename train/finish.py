@@ -59,7 +59,8 @@ def finish(run: Run, loop: Loop, tell: Callable[[str], None]) -> tuple[Path, Pat
             save_lora(run, values, output)
         else:
             told = tell_of(run, loop)
-            write_model(run.source, run.component.name, Trained(values=values, told=told), output, overwrite=True)
+            trained = Trained(values=values, told=told)
+            write_model(run.source, run.component.name, trained, output, overwrite=True, link=run.settings.link)
             write_card(run, loop, told, output)
         if packs:
             tell("packing the growth")
@@ -138,7 +139,9 @@ def save_lora(run: Run, values: dict[str, torch.Tensor], output: Path) -> None:
     save_file(packed, output / LORA_WEIGHT_NAME_SAFE, metadata={"format": "pt"})
 
 
-def write_model(source: Source, component: str, trained: Trained, output: Path, *, overwrite: bool = False) -> Path:
+def write_model(
+    source: Source, component: str, trained: Trained, output: Path, *, overwrite: bool = False, link: bool = False
+) -> Path:
     """What was named with its trained component, every other byte as it was. Values take the stored dtype.
 
     The record gets the run as one more step; a model that never grew, and has none, gets none. A motion adapter that
@@ -158,9 +161,8 @@ def write_model(source: Source, component: str, trained: Trained, output: Path, 
             plans[name] = plan_train(checkpoint, values, trained)
             plans[name].validate(checkpoint)
         records = {name: None for name, checkpoint in checkpoints.items() if checkpoint.record is None}
-        return execute(
-            Job(source=source, checkpoints=checkpoints, plans=plans, records=records), output, overwrite=overwrite
-        )
+        job = Job(source=source, checkpoints=checkpoints, plans=plans, records=records)
+        return execute(job, output, overwrite=overwrite, link=link)
 
 
 def written(source: Source, component: str, trained: Iterable[str]) -> dict[str, Checkpoint]:

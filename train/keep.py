@@ -17,7 +17,17 @@ if TYPE_CHECKING:
 
 SETTINGS_NAME = "settings.toml"
 FREE = frozenset(
-    {"alarm_after", "keep", "preview_every", "previews", "preview_image", "save_every", "tracker", "validate_every"}
+    {
+        "alarm_after",
+        "keep",
+        "link",
+        "preview_every",
+        "previews",
+        "preview_image",
+        "save_every",
+        "tracker",
+        "validate_every",
+    }
 )
 """Settings that a run may go on with changed: none of them changes what is learned."""
 

@@ -37,7 +37,8 @@ class Room:
 def room_of(run: Run) -> Room:
     """Of a run that has not begun to train. Where the filesystem can clone files, the result takes less."""
     settings = run.settings
-    parts = [part.checkpoint for part in run.source.components if part.checkpoint is not None]
+    written = [part for part in run.source.components if not settings.link or part.name == run.component.name]
+    parts = [part.checkpoint for part in written if part.checkpoint is not None]
     whole = 0 if settings.train == "lora" else sum(checkpoint.num_bytes for checkpoint in parts)
     return Room(
         model=whole + 4 * run.num_trained,

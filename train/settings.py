@@ -110,6 +110,8 @@ class Settings:
     alarm_after: int = 50
     """Steps after which a run that changed nothing fails."""
     tracker: str = "tensorboard"
+    link: bool = False
+    """Whether the result's files that stay as they were, such as a text encoder, are hard links to the model's."""
 
     def __post_init__(self) -> None:
         for name, choices in (

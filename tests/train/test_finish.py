@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -77,3 +78,17 @@ def test_without_the_base_a_growth_of_trained_base_weights_is_not_packed(grown: 
     assert not (tmp_path / "all" / "growth").exists()
     assert "parameters: every weight |" in (everything.model / "README.md").read_text(encoding="utf-8")
     assert bytes_of(everything.model) != bytes_of(result.model)
+
+
+def test_what_stays_may_be_linked(grown: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The VAE's file is the model's own; the transformer's is another one, and the model's is as it was."""
+    monkeypatch.setattr("modelgrow.surgery.write._LINK_FROM", 0)  # of bytes: smaller files are copied
+    before = bytes_of(grown)
+    result = train(settings(grown, tmp_path / "run", link=True))
+    vae, transformer = (
+        [os.stat(folder / name / "diffusion_pytorch_model.safetensors") for folder in (grown, result.model)]
+        for name in ("vae", "transformer")
+    )
+    assert vae[0].st_ino == vae[1].st_ino
+    assert transformer[0].st_ino != transformer[1].st_ino
+    assert bytes_of(grown) == before != bytes_of(result.model)
