@@ -11,6 +11,7 @@ from modelgrow.pipelines.export import Strip, save_clip, write_mp4, write_sheet
 from modelgrow.pipelines.generate import GenerateOptions, generate
 from modelgrow.pipelines.parameters import parameters_of
 
+from .families.family import preview_arguments
 from .preview_image import IMAGE_NAME, LAST_NAME, preview_controls, preview_images
 
 if TYPE_CHECKING:
@@ -84,8 +85,7 @@ class Previews:
         )
         extra: dict[str, Any] = {LAST_NAME: self.images[1]} if len(self.images) > 1 else {}
         if self.controls is not None:
-            family: Any = self.run.family
-            extra |= family.preview_arguments(self.run.pipeline, self.controls.frames)
+            extra |= preview_arguments(self.run.family, self.run.pipeline, self.controls.frames)
         run = self.run
         with run.parts.all_placed(), evaluating(run.model), run.autocast(), torch.random.fork_rng():
             return generate(self.run.pipeline, options, extra=extra)

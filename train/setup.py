@@ -22,7 +22,7 @@ from .engine import autocast, make_accelerator
 from .families import family_of
 from .inputs import make_cache
 from .loading import fetched, load
-from .objectives import objective_of
+from .objectives import scheduled
 from .placing import Parts, called
 from .quantize import leave_apart, look, quantization
 from .select import add_lora, freeze_all_but, names_to_train, reached
@@ -202,7 +202,7 @@ def choose_objective(family: Family, pipeline: Any, settings: Settings) -> Objec
     if own is not None:
         found: Objective = own(pipeline, settings)
         return found
-    return objective_of(pipeline.scheduler, sampling=settings.timestep_sampling, shift=settings.shift)
+    return scheduled(pipeline, settings)
 
 
 def choose_trained(

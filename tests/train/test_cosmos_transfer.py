@@ -13,6 +13,7 @@ from tiny_cosmos_transfer import CHUNK, PROMPTS, TRANSFER, clip, cosmos_transfer
 from modelgrow.surgery import TrainError
 from modelgrow.train.families import cosmos, family_of
 from modelgrow.train.families import cosmos_transfer as family
+from modelgrow.train.families.family import preview_arguments
 from modelgrow.train.objectives import GivenFrames, RectifiedFlow
 from modelgrow.train.settings import Settings, changed
 
@@ -44,7 +45,7 @@ def pipeline() -> Any:
 
 def run(pipeline: Any, control: np.ndarray, prompts: list[str], **options: Any) -> Any:
     size = {"height": control.shape[1], "width": control.shape[2]}
-    arguments = {**size, **family.preview_arguments(pipeline, {"control_video": control}), **options}
+    arguments = {**size, **preview_arguments(family, pipeline, {"control_video": control}), **options}
     generator = torch.Generator().manual_seed(0)
     return pipeline(
         prompt=prompts, guidance_scale=1.0, num_inference_steps=STEPS, generator=generator, **arguments
@@ -109,7 +110,7 @@ def test_a_perfect_answer_makes_the_pipeline_return_the_clip(pipeline: Any, monk
 def test_previews_are_made_of_the_control_clip_at_once(pipeline: Any) -> None:
     """Of as many frames as the VAE makes, which are no fewer; without that it would be 93."""
     control = clip(0, 10)[:, :16]
-    arguments = family.preview_arguments(pipeline, {"control_video": control})
+    arguments = preview_arguments(family, pipeline, {"control_video": control})
     assert [np.asarray(picture).tolist() for picture in arguments.pop("controls")] == control.tolist()
     assert arguments == {"num_frames_per_chunk": 13}
     found = run(pipeline, control, PROMPTS[:1], output_type="np")
@@ -118,7 +119,7 @@ def test_previews_are_made_of_the_control_clip_at_once(pipeline: Any) -> None:
 
 def test_what_is_longer_than_a_chunk_can_be_is_made_in_several(pipeline: Any) -> None:
     """13 is the longest that a VAE of 4 frames in one makes of the model's 16 positions."""
-    arguments = family.preview_arguments(pipeline, {"control_video": clip(0, 29)})
+    arguments = preview_arguments(family, pipeline, {"control_video": clip(0, 29)})
     assert arguments["num_frames_per_chunk"] == 13
     assert len(run(pipeline, clip(0, 29), PROMPTS[:1], output_type="np")[0]) == 29
 

@@ -20,6 +20,7 @@ from modelgrow.pipelines.inputs import read_video
 from modelgrow.surgery import TrainError, open_checkpoint
 from modelgrow.train.data.encode import to_pixels
 from modelgrow.train.families import wan_vace
+from modelgrow.train.families.family import preview_arguments
 from modelgrow.train.objectives import RectifiedFlow
 from modelgrow.train.objectives.one_side import OneSide
 from modelgrow.train.objectives.told_flow import ToldFlow
@@ -103,9 +104,9 @@ def test_control_clips_are_read_as_the_pipeline_reads_them(given: bool, masked: 
         other = wan_vace.predict(pipeline, pipeline.transformer, noisy, told, {**text, **plain})
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     assert (other - expected).abs().max() > 1e-3, "without control clips it must differ"
-    arguments = wan_vace.preview_arguments(pipeline, clips)
+    arguments = preview_arguments(wan_vace, pipeline, clips)
     assert [np.asarray(frame).tolist() for frame in arguments["video"]] == control.tolist()
-    assert set(arguments) == {"video", "mask"} if masked else {"video"}
+    assert set(arguments) == ({"video", "mask"} if masked else {"video"})
 
 
 def test_a_mask_by_itself_keeps_nothing(pipeline: Any) -> None:

@@ -21,7 +21,7 @@ from diffusers.utils import is_torchvision_available
 from modelgrow.surgery import TrainError
 from modelgrow.surgery.grown import stock_name
 
-from ..objectives import Edm, GivenFrames, RectifiedFlow, objective_of
+from ..objectives import Edm, GivenFrames, RectifiedFlow, scheduled
 from ..objectives.cosmos_flow import CosmosFlow
 from ..objectives.rectified_flow import NUM_TRAIN_TIMESTEPS
 from .frames import picture_of
@@ -42,7 +42,7 @@ LATEST_SHIFT = 5.0
 def objective(pipeline: Any, settings: Settings) -> Objective:
     """As published. Raises `TrainError` if the model can't be trained, or can't run here."""
     _check(pipeline)
-    base = objective_of(pipeline.scheduler, sampling=settings.timestep_sampling, shift=settings.shift)
+    base = scheduled(pipeline, settings)
     if isinstance(base, Edm):
         edm = replace(base, mean=0.0, deviation=1.0, by_length=True)
         return GivenFrames(flow=edm, shares=FIRST, level=None) if _reads_mask(pipeline) else edm

@@ -21,8 +21,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from diffusers.utils import is_torchvision_available
 
-from modelgrow.pipelines.controls import control_arguments
-from modelgrow.pipelines.inputs import as_pictures
 from modelgrow.surgery import TrainError
 
 from ..objectives import GivenFrames
@@ -32,8 +30,6 @@ from .family import Control
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    import numpy as np
 
     from ..objectives.objective import Objective
     from ..settings import Settings
@@ -48,7 +44,6 @@ __all__ = [
     "idle",
     "objective",
     "predict",
-    "preview_arguments",
 ]
 
 CALLED = ("controlnet",)
@@ -109,11 +104,6 @@ def predict(pipeline: Any, model: Any, noisy: torch.Tensor, timesteps: torch.Ten
         residuals = pipeline.controlnet(controls_latents=text[LATENTS].to(noisy.dtype), latents=noisy, **both)[0]
     output: torch.Tensor = model(hidden_states=noisy, block_controlnet_hidden_states=residuals, **both)[0]
     return output
-
-
-def preview_arguments(pipeline: Any, controls: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Made at once, of control clips (T, H, W, 3) uint8, where they are no longer than the pipeline's chunks can be."""
-    return control_arguments(pipeline, {CONTROL: as_pictures(controls[CONTROL])})
 
 
 def _states(

@@ -17,8 +17,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from diffusers.pipelines.easyanimate.pipeline_easyanimate_inpaint import add_noise_to_reference_video, resize_mask
 
-from modelgrow.pipelines.controls import control_arguments
-from modelgrow.pipelines.inputs import as_pictures
 from modelgrow.surgery.grown import stock_name
 
 from .family import Control
@@ -26,8 +24,6 @@ from .latents import mean_of, scaled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    import numpy as np
 
     from .family import Text
 
@@ -104,11 +100,6 @@ def predict(pipeline: Any, model: Any, noisy: torch.Tensor, timesteps: torch.Ten
         return_dict=False,
     )[0]
     return output[:, :channels]
-
-
-def preview_arguments(pipeline: Any, controls: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """`control_video`, of control clips (T, H, W, 3) uint8 by name."""
-    return control_arguments(pipeline, {name: as_pictures(frames) for name, frames in controls.items()})
 
 
 def _control(pipeline: Any, noisy: torch.Tensor, text: Text) -> torch.Tensor | None:

@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from modelgrow.pipelines.controls import control_arguments
+from modelgrow.pipelines.inputs import as_pictures
+
 if TYPE_CHECKING:
     import numpy as np
     import torch
@@ -99,7 +102,8 @@ class Extras(Protocol):
         makes what is read without one, where a caption is dropped."""
 
     def preview_arguments(self, pipeline: Any, controls: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        """What its pipeline is called with for control clips, (T, H, W, 3) uint8, by name."""
+        """What its pipeline is called with for control clips, (T, H, W, 3) uint8, by name, where that is not what
+        `control_arguments` makes of them."""
 
 
 def captions_beside(
@@ -124,3 +128,12 @@ def controls_of(family: Family, pipeline: Any) -> Mapping[str, Control]:
     own: Any = getattr(family, "controls", None)
     found: Mapping[str, Control] = own(pipeline) if own else {}
     return found
+
+
+def preview_arguments(family: Family, pipeline: Any, controls: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """What a pipeline is called with to make a preview of control clips, (T, H, W, 3) uint8, by name."""
+    own: Any = getattr(family, "preview_arguments", None)
+    if own is not None:
+        found: dict[str, Any] = own(pipeline, controls)
+        return found
+    return control_arguments(pipeline, {name: as_pictures(frames) for name, frames in controls.items()})

@@ -21,7 +21,7 @@ from PIL import Image
 
 from modelgrow.surgery import TrainError
 
-from ..objectives import objective_of
+from ..objectives import scheduled
 from ..objectives.first_frame_flow import first_frame_flow
 from . import hunyuan_video
 from .hunyuan_video import encode_video
@@ -52,7 +52,7 @@ def objective(pipeline: Any, settings: Settings) -> Objective:
         )
     if _condition(pipeline) == "token_replace":
         return first_frame_flow(pipeline, settings)
-    return objective_of(pipeline.scheduler, sampling=settings.timestep_sampling, shift=settings.shift)
+    return scheduled(pipeline, settings)
 
 
 def encode_captions(pipeline: Any, captions: list[str], pixels: torch.Tensor) -> dict[str, torch.Tensor]:

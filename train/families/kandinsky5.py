@@ -17,7 +17,7 @@ from torch.nn.functional import pad
 
 from modelgrow.surgery import TrainError
 
-from ..objectives import RectifiedFlow, objective_of
+from ..objectives import RectifiedFlow, scheduled
 from ..objectives.first_frame_flow import FirstFrameFlow
 from .clips import clip_by_clip
 from .latents import mean_of, scaled
@@ -50,7 +50,7 @@ def objective(pipeline: Any, settings: Settings) -> Objective:
         raise TrainError(f"{kind}: of Kandinsky 5, text to video and image to video are trained here")
     if pipeline.transformer.config.attention_type == SPARSE:
         _use_flex(pipeline)
-    flow = objective_of(pipeline.scheduler, sampling=settings.timestep_sampling, shift=settings.shift)
+    flow = scheduled(pipeline, settings)
     share = 1.0 if settings.first_frame is None else settings.first_frame
     if _starts_from_a_picture(pipeline) and isinstance(flow, RectifiedFlow):
         return FirstFrameFlow(flow=flow, share=share)

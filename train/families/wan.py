@@ -16,7 +16,7 @@ from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 
 from modelgrow.surgery import TrainError
 
-from ..objectives import RectifiedFlow, objective_of
+from ..objectives import RectifiedFlow, scheduled
 from ..objectives.one_side import OneSide
 from .latents import mean_of, normalised
 
@@ -36,7 +36,7 @@ def objective(pipeline: Any, settings: Settings) -> Objective:
     The pipeline compares timesteps after the shift with `boundary_ratio * num_train_timesteps`, so the levels that are
     drawn are compared after it too.
     """
-    flow = objective_of(pipeline.scheduler, sampling=settings.timestep_sampling, shift=settings.shift)
+    flow = scheduled(pipeline, settings)
     boundary = pipeline.config.get("boundary_ratio")
     if boundary is None:
         return flow

@@ -21,8 +21,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn.functional import interpolate
 
-from modelgrow.pipelines.controls import control_arguments
-from modelgrow.pipelines.inputs import as_pictures
 from modelgrow.surgery import TrainError
 
 from ..objectives import RectifiedFlow
@@ -34,13 +32,11 @@ from .wan import encode_text, encode_video
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import numpy as np
-
     from ..objectives.objective import Objective
     from ..settings import Settings
     from .family import Text
 
-__all__ = ["controls", "encode_conditions", "encode_text", "encode_video", "objective", "predict", "preview_arguments"]
+__all__ = ["controls", "encode_conditions", "encode_text", "encode_video", "objective", "predict"]
 
 VIDEO, MASK = "control_video", "mask_video"
 GRAY, FIRST = "kept_gray_latents", "kept_first_latents"
@@ -89,11 +85,6 @@ def encode_conditions(
     if made is not None:
         conditions |= {MADE: encode_video(pipeline, made), LATER: encode_video(pipeline, _behind(gray, made))}
     return {**conditions, FIRST: encode_video(pipeline, _behind(pixels, kept))}
-
-
-def preview_arguments(pipeline: Any, controls: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """`video` and `mask`, of control clips (T, H, W, 3) uint8 by name. A first frame is not given in previews."""
-    return control_arguments(pipeline, {name: as_pictures(frames) for name, frames in controls.items()})
 
 
 def predict(pipeline: Any, model: Any, noisy: torch.Tensor, timesteps: torch.Tensor, text: Text) -> torch.Tensor:

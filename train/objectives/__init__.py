@@ -12,9 +12,15 @@ from .given_frames import GivenFrames
 from .rectified_flow import RectifiedFlow
 
 if TYPE_CHECKING:
+    from ..settings import Settings
     from .objective import Objective
 
-__all__ = ["Diffusion", "Edm", "GivenFrames", "RectifiedFlow", "objective_of"]
+__all__ = ["Diffusion", "Edm", "GivenFrames", "RectifiedFlow", "objective_of", "scheduled"]
+
+
+def scheduled(pipeline: Any, settings: Settings) -> Objective:
+    """The objective that a pipeline's scheduler integrates, with levels as the settings say, see `objective_of`."""
+    return objective_of(pipeline.scheduler, sampling=settings.timestep_sampling, shift=settings.shift)
 
 
 def objective_of(scheduler: Any, *, sampling: str = "logit_normal", shift: float | None = None) -> Objective:

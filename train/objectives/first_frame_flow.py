@@ -15,7 +15,7 @@ import torch
 
 from modelgrow.surgery import TrainError
 
-from . import objective_of
+from . import scheduled
 from .frame_masks import GIVEN, of_frames, weights_of
 from .objective import draw_levels
 from .rectified_flow import RectifiedFlow
@@ -67,7 +67,7 @@ def first_frame_flow(pipeline: Any, settings: Settings) -> Objective:
     None is all of them for an image-to-video pipeline, and none for text to video. Raises `TrainError` for a scheduler
     of another kind.
     """
-    flow = objective_of(pipeline.scheduler, sampling=settings.timestep_sampling, shift=settings.shift)
+    flow = scheduled(pipeline, settings)
     share = settings.first_frame
     if share is None:
         share = float("ImageToVideo" in type(pipeline).__name__)
