@@ -29,6 +29,7 @@ def encode_text(pipeline: Any, captions: list[str]) -> dict[str, torch.Tensor]:
 
 
 def encode_video(pipeline: Any, pixels: torch.Tensor) -> torch.Tensor:
+    """Scaled; for 1.5 with copies of the first latent frame before it, to a number that its tokens join."""
     latents = scaled(pipeline.vae, mean_of(pipeline.vae, pixels))
     joined = pipeline.transformer.config.patch_size_t or 1
     missing = -latents.shape[2] % joined

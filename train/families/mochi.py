@@ -25,6 +25,7 @@ def encode_text(pipeline: Any, captions: list[str]) -> dict[str, torch.Tensor]:
 
 
 def encode_video(pipeline: Any, pixels: torch.Tensor) -> torch.Tensor:
+    """(x - mean) f / std by channels, with the VAE's scaling factor f: what the pipeline undoes before it decodes."""
     vae = pipeline.vae
     latents = mean_of(vae, pixels)
     known = statistics(vae, latents)

@@ -1,4 +1,7 @@
-"""Open-Sora 1.2 and 1.0, text to video; what OpenSoraPipeline does before and around its transformer."""
+"""Open-Sora 1.2 and 1.0, text to video; what OpenSoraPipeline does before and around its transformer.
+
+Shape letters: B samples, F latent frames, L tokens, D width of their states.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,7 @@ def objective(pipeline: Any, settings: Settings) -> Objective:
 
 
 def encode_text(pipeline: Any, captions: list[str]) -> dict[str, torch.Tensor]:
-    """Captions as they are: the reference cleans prompts, not what it trains on.
+    """`states` (B, L, D) and `kept_mask` (B, L). The reference cleans prompts, and not its captions.
 
     "" is the learned null caption. It is as long as the caption that it stands for, so the mask is kept.
     """
@@ -54,7 +57,8 @@ def encode_video(pipeline: Any, pixels: torch.Tensor) -> torch.Tensor:
 
 
 def predict(pipeline: Any, model: Any, noisy: torch.Tensor, timesteps: torch.Tensor, text: Text) -> torch.Tensor:
-    """The clips count as of 24 frames per second, which is what the pipeline assumes too."""
+    """`timesteps`: (B,), or (B, F) for 1.2, negative where a frame is given. Clips count as of 24 frames per second,
+    which is what the pipeline assumes too."""
     samples, channels, frames, height, width = noisy.shape
     timestep, frame_mask = told(timesteps) if timesteps.ndim == 2 else (timesteps, None)
     factor = pipeline.vae.spatial_compression_ratio
