@@ -56,6 +56,7 @@ FACES = "face_pixels"
 
 
 def objective(pipeline: Any, settings: Settings) -> Objective:
+    """VACE's, with another share by default."""
     share = GIVEN_SHARE if settings.first_frame is None else settings.first_frame
     return wan_vace.objective(pipeline, changed(settings, first_frame=share))
 

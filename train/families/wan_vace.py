@@ -47,6 +47,7 @@ or, of a control clip, `MADE`; behind a first frame, `LATER`. `MASKS`: (B, S S, 
 
 
 def objective(pipeline: Any, settings: Settings) -> Objective:
+    """Wan's; where first frames are given, it is told of which samples. Raises `TrainError` if that is no flow."""
     flow = wan.objective(pipeline, settings)
     if not settings.first_frame:
         return flow

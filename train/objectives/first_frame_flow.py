@@ -1,4 +1,4 @@
-"""Rectified flow with the first latent frame given, the objective of Wan 2.2 TI2V-5B and LTX-Video from a picture.
+"""Rectified flow with the first latent frame given: what Wan 2.2 TI2V-5B, LTX-Video and others learn from a picture.
 
 A given frame is at level 0, that is the clip itself; the model is told so, and its answer there does not count, since
 the pipelines of these models put the picture back at every step.
