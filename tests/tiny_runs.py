@@ -13,7 +13,7 @@ import torch
 from growths import grow
 from tiny_pipelines import save_tiny_wan
 
-from modelgrow.surgery import Checkpoint, open_checkpoint
+from modelgrow.surgery import Checkpoint, Record, open_checkpoint
 from modelgrow.surgery.readback import read_chunks
 from modelgrow.train import checkpoints
 from modelgrow.train.settings import Settings, read_settings
@@ -56,6 +56,20 @@ def tensors(folder: Path) -> dict[str, bytes]:
     return {name: data(checkpoint, name) for name in checkpoint.tensors}
 
 
+def record_of(model: Path) -> Record:
+    """Of the transformer, which has one."""
+    record = open_checkpoint(model / "transformer").record
+    assert record is not None
+    return record
+
+
+def differing(one: Path, other: Path) -> set[str]:
+    """The transformers' tensors that are not the same in two models."""
+    before, after = bytes_of(one), bytes_of(other)
+    assert before.keys() == after.keys()
+    return {name for name in before if before[name] != after[name]}
+
+
 def floats(values: bytes) -> torch.Tensor:
     return torch.frombuffer(bytearray(values), dtype=torch.float32)
 
@@ -71,9 +85,7 @@ def same_checkpoint(one: Path, other: Path, step: int) -> None:
 
 def same_model(one: Path, other: Path, *, unlike: Path) -> None:
     """Two runs' models hold the same, what is frozen byte for byte, and both another than before."""
-    record = open_checkpoint(one / "transformer").record
-    assert record is not None
-    found = bytes_of(other)
+    record, found = record_of(one), bytes_of(other)
     for name, value in bytes_of(one).items():
         if name in record.new:
             torch.testing.assert_close(floats(found[name]), floats(value), rtol=1e-3, atol=1e-5)

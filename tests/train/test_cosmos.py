@@ -10,9 +10,9 @@ import pytest
 import torch
 from growths import grow
 from tiny_cosmos import FRAMES, OPTIONS, Trusting, tiny_cosmos, with_torchvision
-from tiny_runs import bytes_of, settings
+from tiny_runs import differing, record_of, settings
 
-from modelgrow.surgery import TrainError, open_checkpoint
+from modelgrow.surgery import TrainError
 from modelgrow.train.families import cosmos
 from modelgrow.train.inputs import compression
 from modelgrow.train.objectives import Edm, GivenFrames, RectifiedFlow
@@ -183,12 +183,9 @@ def test_a_grown_model_trains_what_is_new(kind: str, tmp_path: Path, monkeypatch
     grown = grow(tmp_path / "base", tmp_path / "grown", blocks=1)
     frames = FRAMES[kind]
     result = train(settings(grown, tmp_path / "run", data="shapes:1:2", steps=2, batch_size=2, num_frames=frames))
-    before, after = bytes_of(grown), bytes_of(result.model)
-    record = open_checkpoint(result.model / "transformer").record
-    assert record is not None
-    moved = {name for name in before if before[name] != after[name]}
+    moved = differing(grown, result.model)
     assert moved
-    assert moved <= set(record.new)
+    assert moved <= set(record_of(result.model).new)
     assert result.growth is not None
     assert result.predicted_memory > 0
 

@@ -11,10 +11,9 @@ import torch
 from clip_files import write_captioned, write_video
 from growths import grow
 from tiny_easyanimate import OPTIONS, control, inpaint
-from tiny_runs import bytes_of, settings
+from tiny_runs import differing, record_of, settings
 
 from modelgrow.pipelines.mended import mended
-from modelgrow.surgery import open_checkpoint
 from modelgrow.train.families import easyanimate
 from modelgrow.train.families.family import Control
 from modelgrow.train.run import train
@@ -144,10 +143,7 @@ def test_a_grown_inpainting_model_trains_what_is_new(tmp_path: Path) -> None:
     few: dict[str, Any] = {"data": "shapes:1:2", "steps": 2, "batch_size": 1, "caption_dropout": 0.5}
     result = train(settings(grown, tmp_path / "run", preview_every=2, previews=(PROMPTS[0],), **few))
     assert (tmp_path / "run" / "previews" / "step-00000002-0.mp4").is_file()
-    before, after = bytes_of(grown), bytes_of(result.model)
-    record = open_checkpoint(result.model / "transformer").record
-    assert record is not None
-    moved = {name for name in before if before[name] != after[name]}
+    moved = differing(grown, result.model)
     assert moved
-    assert moved <= set(record.new)
+    assert moved <= set(record_of(result.model).new)
     assert result.growth is not None

@@ -14,9 +14,8 @@ from growths import grow
 from PIL import Image
 from tiny_hunyuan_llava import KINDS, SIZE, hunyuan_llava
 from tiny_llms import byte_tokenizer, save_llm, tiny_llama
-from tiny_runs import bytes_of, settings
+from tiny_runs import differing, record_of, settings
 
-from modelgrow.surgery import open_checkpoint
 from modelgrow.train.data.open import open_clips
 from modelgrow.train.families import hunyuan_llava as family
 from modelgrow.train.run import train
@@ -85,11 +84,10 @@ def test_a_run_trains_what_is_new(kind: str, folder: Path, tmp_path: Path) -> No
     model = folder / kind / "grown"
     shown = {"preview_every": 2, "previews": ("a red circle",), "held_out": 0.5}
     result = train(small(model, tmp_path / "run", **shown))
-    record = open_checkpoint(result.model / "transformer").record
-    before, after = bytes_of(model), bytes_of(result.model)
-    assert record is not None
+    record, moved = record_of(result.model), differing(model, result.model)
     assert record.steps[-1].operation == "train"
-    assert {key for key in before if before[key] != after[key]} <= set(record.new)
+    assert moved
+    assert moved <= set(record.new)
     assert result.changed is not None
     assert result.changed.moved > 0
     assert result.validation is not None
@@ -115,7 +113,6 @@ def test_a_slot_reads_the_caption_beside_it(folder: Path, tmp_path: Path) -> Non
             torch.testing.assert_close(example[f"{name}.states"], plain[f"{name}.states"])
             assert int(example[f"{name}.{MASK}"].sum()) == min(len(caption), 40)
             assert example[f"{name}.{STATES}"].any()
-    before, after = bytes_of(model), bytes_of(train(chosen).model)
-    changed = {name for name in before if before[name] != after[name]}
+    changed = differing(model, train(chosen).model)
     assert changed
     assert all("llm_" in name for name in changed)

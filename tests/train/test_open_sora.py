@@ -12,10 +12,9 @@ from growths import grow
 from open_sora_flow_case import load_model, tensors
 from tiny_open_sora import open_sora, save_open_sora
 from tiny_pipelines import load_aligned
-from tiny_runs import bytes_of, settings
+from tiny_runs import differing, record_of, settings
 
 from modelgrow.pipelines.open_sora.flow import timestep_transform
-from modelgrow.surgery import open_checkpoint
 from modelgrow.train.families import family_of
 from modelgrow.train.loop import Loop
 from modelgrow.train.objectives import Diffusion
@@ -142,10 +141,7 @@ def test_a_run_changes_only_what_is_new_and_the_loss_falls(tmp_path: Path) -> No
     chosen = settings(model, tmp_path / "run", **SHORT, steps=12, frame_conditioning=0.5)
     result = train(chosen, report=lambda progress: seen.append(progress.loss))
     assert seen[-1] < seen[0]
-    before, after = bytes_of(model), bytes_of(result.model)
-    record = open_checkpoint(result.model / "transformer").record
-    assert record is not None
-    changed = {name for name in before if before[name] != after[name]}
+    record, changed = record_of(result.model), differing(model, result.model)
     assert changed
     assert changed <= set(record.new)
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
-from tiny_runs import bytes_of, floats, launch, settings, tensors
+from tiny_runs import bytes_of, differing, floats, launch, record_of, settings, tensors
 
 from modelgrow.surgery import Checkpoint, TrainError, open_checkpoint
 from modelgrow.train import quantize, setup
@@ -38,11 +38,8 @@ def loop_of(grown: Path, folder: Path, **changes: Any) -> Loop:
 def test_the_result_is_the_base_and_what_was_trained(grown: Path, tmp_path: Path) -> None:
     said: list[str] = []
     result = train(settings(grown, tmp_path / "run", **INT8), announce=said.append)
-    before, after = bytes_of(grown), bytes_of(result.model)
-    record = open_checkpoint(result.model / "transformer").record
-    assert record is not None
-    changed = {name for name in before if before[name] != after[name]}
-    assert set(record.zeroed) <= changed <= set(record.new)
+    record = record_of(result.model)
+    assert set(record.zeroed) <= differing(grown, result.model) <= set(record.new)
     assert record.steps[-1].options["quantize"] == "torchao-int8"
     assert (result.model / "transformer" / "config.json").read_text() == (
         grown / "transformer" / "config.json"
@@ -50,7 +47,7 @@ def test_the_result_is_the_base_and_what_was_trained(grown: Path, tmp_path: Path
     assert "quantized, torchao-int8; none is here |" in (result.model / "README.md").read_text()
     assert said[-1].startswith("torchao-int8: 24 of 36 linear layers are quantized")
     plain = train(settings(grown, tmp_path / "plain"))
-    assert bytes_of(plain.model) != after
+    assert differing(plain.model, result.model)
 
 
 @torchao
@@ -147,10 +144,8 @@ def test_two_processes(grown: Path, tmp_path: Path) -> None:
 def check_bitsandbytes(grown: Path, folder: Path, kind: str) -> None:
     said: list[str] = []
     result = train(settings(grown, folder / "run", quantize=kind), announce=said.append)
-    before, after = bytes_of(grown), bytes_of(result.model)
-    record = open_checkpoint(result.model / "transformer").record
-    assert record is not None
-    assert set(record.zeroed) <= {name for name in before if before[name] != after[name]} <= set(record.new)
+    record = record_of(result.model)
+    assert set(record.zeroed) <= differing(grown, result.model) <= set(record.new)
     assert said[-1].startswith(f"{kind}: 24 of 36 linear layers are quantized")
     plain = set_up(settings(grown, folder / "plain"), lambda _: None)
     assert result.predicted_memory < predict(plain).total

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_runs import bytes_of, floats, launch, settings
+from tiny_runs import bytes_of, differing, floats, launch, record_of, settings
 
 from modelgrow.pipelines.verify import verify
 from modelgrow.surgery import GrowError, PlanError, TrainError, execute, open_checkpoint, open_source
@@ -35,10 +35,7 @@ def test_only_what_is_new_changes_and_the_loss_falls(grown: Path, tmp_path: Path
         report=lambda progress: losses.append(progress.loss),
     )
     assert losses[-1] < 0.9 * losses[0]
-    before, after = bytes_of(grown), bytes_of(result.model)
-    record = open_checkpoint(result.model / "transformer").record
-    assert record is not None
-    changed = {name for name in before if before[name] != after[name]}
+    record, changed = record_of(result.model), differing(grown, result.model)
     assert changed
     assert changed <= set(record.new)
     assert set(record.zeroed) <= changed

@@ -13,11 +13,11 @@ from clip_files import write_captioned, write_video
 from growths import grow
 from PIL import Image
 from tiny_from_images import tiny
-from tiny_runs import bytes_of, settings
+from tiny_runs import differing, record_of, settings
 from tiny_vace import vace
 
 from modelgrow.pipelines.inputs import read_video
-from modelgrow.surgery import TrainError, open_checkpoint
+from modelgrow.surgery import TrainError
 from modelgrow.train.data.encode import to_pixels
 from modelgrow.train.families import wan_vace
 from modelgrow.train.families.family import preview_arguments
@@ -146,10 +146,7 @@ def test_a_run_trains_what_is_new(pipeline: Any, tmp_path: Path) -> None:
     grown = grown_from(pipeline, tmp_path)
     changes = {"data": "shapes:1:2", "steps": 2, "batch_size": 1, "first_frame": 0.5, **SIZE}
     result = train(settings(grown, tmp_path / "run", **changes))
-    record = open_checkpoint(result.model / "transformer").record
-    before, after = bytes_of(grown), bytes_of(result.model)
-    assert record is not None
-    changed = {name for name in before if before[name] != after[name]}
+    record, changed = record_of(result.model), differing(grown, result.model)
     assert changed
     assert changed <= set(record.new)
 

@@ -11,11 +11,11 @@ import torch
 from clip_files import write_captioned, write_video
 from diffusers import DiffusionPipeline
 from growths import grow
-from tiny_runs import bytes_of, settings
+from tiny_runs import differing, record_of, settings
 from tiny_wan_animate import SIZE, frames_of, pictures_of, wan_animate
 
 from modelgrow.pipelines.load import load_pipeline
-from modelgrow.surgery import DataError, TrainError, open_checkpoint
+from modelgrow.surgery import DataError, TrainError
 from modelgrow.train.families import wan_animate as family
 from modelgrow.train.loop import Loop
 from modelgrow.train.run import make_trunk, train
@@ -65,11 +65,9 @@ def test_a_run_trains_what_is_new(grown: Path, clips: Path, tmp_path: Path) -> N
         report=lambda progress: losses.append(progress.loss),
     )
     assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
-    record = open_checkpoint(result.model / "transformer").record
-    assert record is not None
+    record = record_of(result.model)
     assert {".".join(name.split(".")[:2]) for name in record.new} == {"blocks.2", "face_adapter.2"}
-    before, after = bytes_of(grown), bytes_of(result.model)
-    assert {name for name in before if before[name] != after[name]} == set(record.new)
+    assert differing(grown, result.model) == set(record.new)
     assert result.growth is not None
     previews = tmp_path / "run" / "previews"
     assert {path.name for path in previews.iterdir()} >= {"step-00000030-0.mp4", "step-00000030.png", "image.png"}
