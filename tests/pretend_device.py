@@ -10,16 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import pytest
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState, PartialState
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils._pytree import tree_flatten, tree_map_only
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
-
-from modelgrow.train import engine, memory, quantize, setup
-from modelgrow.train.settings import Settings
 
 _aten = torch.ops.aten
 _MOVES = (_aten.copy_.default, _aten._to_copy.default)
@@ -148,26 +142,3 @@ def pretending() -> Iterator[torch.device]:
             yield DEVICE
     finally:
         torch._C._set_only_lift_cpu_tensors(before)
-
-
-@contextmanager
-def on_it(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Inside, accelerate says that this is the device, so that runs train there, in full precision."""
-    own = engine.make_accelerator
-
-    def make(settings: Settings) -> Accelerator:
-        accelerator = own(settings)
-        for state in (accelerator.state, PartialState()):
-            state.device = DEVICE
-        accelerator.device_placement = False  # a parameter that accelerate moves would become another object here
-        return accelerator
-
-    monkeypatch.setattr(setup, "make_accelerator", make)
-    for module in (quantize, memory):  # which take any class of parameters but torch's own for quantized ones
-        monkeypatch.setattr(module, "is_quantized", lambda tensor: False)
-    AcceleratorState._reset_state(reset_partial_state=True)
-    try:
-        with pretending():
-            yield
-    finally:
-        AcceleratorState._reset_state(reset_partial_state=True)

@@ -18,7 +18,6 @@ TESTS = Path(__file__).parents[1]
 RUNS = (
     "test_run.py::test_only_what_is_new_changes_and_the_loss_falls",
     "test_edm.py::test_a_run_trains_the_temporal_blocks_and_nothing_else",
-    "test_family_runs.py::test_it_trains[hunyuan-video]",
     "test_family_runs.py::test_it_trains[ltx2]",
 )
 
