@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub.constants
 import pytest
 from hub_server import Hub
 from tiny_runs import bytes_of, settings
@@ -66,4 +67,16 @@ def test_data_that_are_not_there_come_first(hub: Hub, grown: Path, tmp_path: Pat
     for data, message in (("nothing", "no such folder or file, no Hub id"), ("notes.txt", "expected a folder, a list")):
         with pytest.raises(GrowError, match=message):
             train(settings(Path(NAME), tmp_path / "run", data=str(tmp_path / data)))
+    assert not hub.requests
+
+
+def test_what_was_downloaded_is_enough_out_of_reach(
+    hub: Hub, grown: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.publish(NAME, grown)
+    first = train(settings(Path(NAME), tmp_path / "first", steps=2))
+    hub.requests.clear()
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    again = train(settings(Path(NAME), tmp_path / "again", steps=2))
+    assert bytes_of(again.model) == bytes_of(first.model)
     assert not hub.requests
