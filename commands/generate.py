@@ -19,7 +19,8 @@ EPILOG = (
     "--frames 81 -o cat.mp4[/bold]\n\n"
     "  [bold]grow generate --model ./svd-128f --image cat.png --second-stage 1024x1024 -o cat.mp4[/bold]\n\n"
     '  [bold]grow generate --model ./vace-grown --prompt "a dancer" --control control_video=poses.mp4[/bold]\n\n'
-    '  [bold]grow generate --model ./svd-128f --first-frame-model ./HunyuanDiT --prompt "a cat" --low-memory[/bold]'
+    '  [bold]grow generate --model ./svd-128f --first-frame-model ./HunyuanDiT --prompt "a cat" --low-memory[/bold]\n\n'
+    '  [bold]grow generate --model ./run/model --pipeline emilianJR/epiCRealism --prompt "a cat"[/bold]'
 )
 
 
@@ -29,9 +30,23 @@ def generate(
         str | None,
         typer.Option(
             metavar="DIR|HUB_ID",
-            help="Any diffusers video pipeline. Default: the tiny model of moving shapes that comes along.",
+            help="Any diffusers video pipeline, or a component by itself with --pipeline. Default: the tiny model of "
+            "moving shapes that comes along.",
             show_default=False,
         ),
+    ] = None,
+    pipeline: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR|HUB_ID",
+            help="What a component by itself runs in: a motion adapter's Stable Diffusion, a transformer's own "
+            "pipeline.",
+            show_default=False,
+        ),
+    ] = None,
+    component: Annotated[
+        str | None,
+        typer.Option(help="What that pipeline calls it, where two of its models have its class.", show_default=False),
     ] = None,
     image: Annotated[
         Path | None,
@@ -159,7 +174,16 @@ def generate(
         ),
         output or Path(f"{slug(source)}-{seed}.mp4"),
         revision=revision,
-        loading=Loading(device=device, dtype=dtype, variant=variant, offload=offload, low_memory=low_memory, llm=llm),
+        loading=Loading(
+            device=device,
+            dtype=dtype,
+            variant=variant,
+            offload=offload,
+            low_memory=low_memory,
+            llm=llm,
+            pipeline=pipeline,
+            component=component,
+        ),
         first_frame_model=first_frame_model,
         second_stage=size,
         enhance=enhance,

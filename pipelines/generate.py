@@ -69,8 +69,9 @@ class Generated:
     """Shape `(T, H, W, 3)`, uint8."""
     fps: int
     settings: Mapping[str, Any]
-    """Ready for JSON. `model` and `revision` are as `load_pipeline` takes them, so None is the foundation;
-    `frames_sha256` is of the frames as float32 in [0, 1], before they were rounded to uint8."""
+    """Ready for JSON. `model` and `revision` are as `load_pipeline` takes them, so None is the foundation, or with
+    `runs_in` as `load_alone` does; `frames_sha256` is of the frames as float32 in [0, 1], before they were rounded to
+    uint8."""
 
 
 def generate(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +19,10 @@ from modelgrow.surgery.source import PIPELINE_NAME
 from .dtypes import resolve_dtype
 from .foundation import foundation_path
 from .models import align, model_class
+from .quiet import quietly
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
@@ -61,11 +61,7 @@ def load_pipeline(
     Raises:
         GenerateError: It is not there, is no pipeline, or can't be loaded.
     """
-    if offload is not None and offload not in OFFLOADS:
-        raise GenerateError(f"unknown offload {offload!r}; choose from {', '.join(OFFLOADS)}")
-    place = resolve_device(device)
-    if offload is not None and place.type == "cpu":
-        raise GenerateError("offload keeps weights in main memory until the device needs them; here that is the CPU")
+    place = check_offload(device, offload)
     given = dict(components or {})
     folder = locate(model, variant=variant, revision=revision, without=given)
     options = {"dtype": resolve_dtype(dtype, place), "variant": variant, "quantization_config": quantization}
@@ -76,7 +72,17 @@ def load_pipeline(
     for component in pipeline.components.values():
         if isinstance(component, torch.nn.Module):
             align(component)
-    return _place(pipeline, place, offload)
+    return put_on(pipeline, place, offload)
+
+
+def check_offload(device: str, offload: str | None) -> torch.device:
+    """The device. Raises `GenerateError` if weights can't wait for it in main memory."""
+    if offload is not None and offload not in OFFLOADS:
+        raise GenerateError(f"unknown offload {offload!r}; choose from {', '.join(OFFLOADS)}")
+    place = resolve_device(device)
+    if offload is not None and place.type == "cpu":
+        raise GenerateError("offload keeps weights in main memory until the device needs them; here that is the CPU")
+    return place
 
 
 def resolve_device(name: str) -> torch.device:
@@ -121,8 +127,8 @@ def _what_is(folder: Path) -> str:
         return f"one component of a pipeline. Name the pipeline: {folder.parent}"
     if (folder / "config.json").is_file():
         return (
-            "one model, not a pipeline: there is no text encoder, VAE and scheduler to run it with. "
-            "Grow the whole pipeline's folder, or put this one in its place in a copy of the pipeline"
+            "one model, not a pipeline: there is no text encoder, VAE and scheduler to run it with. Give --pipeline, "
+            "the one that it belongs to; of a motion adapter, the Stable Diffusion pipeline to plug it into"
         )
     inside = [path.parent for path in sorted(folder.glob(f"*/{PIPELINE_NAME}"))]
     named = f". Name one of those in it: {', '.join(map(str, inside[:5]))}" if inside else ""
@@ -160,7 +166,7 @@ def _read(
     from safetensors import SafetensorError
 
     try:
-        with _quiet():
+        with quietly():
             cls: Any = kind or (_own_class(folder / PIPELINE_NAME) if given else DiffusionPipeline)
             pipeline: DiffusionPipeline = cls.from_pretrained(
                 str(folder), use_safetensors=True, local_files_only=True, **given, **options
@@ -178,31 +184,6 @@ def _explain(folder: Path, variant: str | None, error: BaseException) -> str:
     except GrowError as found:
         return str(found)
     return first_line(error)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No bars and no advice while components load, unless the user turned the libraries' logging up."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    if diffusers_logging.get_verbosity() <= logging.INFO:
-        yield
-        return
-    libraries: tuple[Any, ...] = (diffusers_logging, transformers_logging)
-    verbosities = [library.get_verbosity() for library in libraries]
-    barred = [library for library in libraries if library.is_progress_bar_enabled()]
-    try:
-        for library in libraries:
-            library.set_verbosity_error()
-        for library in barred:
-            library.disable_progress_bar()
-        yield
-    finally:
-        for library, verbosity in zip(libraries, verbosities, strict=True):
-            library.set_verbosity(verbosity)
-        for library in barred:
-            library.enable_progress_bar()
 
 
 def _check_weights(pipeline: DiffusionPipeline, folder: Path, variant: str | None, given: Collection[str] = ()) -> None:
@@ -227,7 +208,8 @@ def _variant_of(folder: Path, variant: str | None) -> str | None:
     return variant if variant and any(folder.glob(f"*.{variant}*")) else None
 
 
-def _place(pipeline: DiffusionPipeline, device: torch.device, offload: str | None) -> DiffusionPipeline:
+def put_on(pipeline: DiffusionPipeline, device: torch.device, offload: str | None) -> DiffusionPipeline:
+    """The pipeline, on the device or waiting for it. Raises `GenerateError` if it can't be."""
     try:
         if offload == "model":
             pipeline.enable_model_cpu_offload(device=device)

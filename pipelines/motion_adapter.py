@@ -14,7 +14,7 @@ from modelgrow.surgery.disguise import CONVERT
 from modelgrow.surgery.errors import first_line
 
 from .dtypes import resolve_dtype
-from .load import load_pipeline, resolve_device
+from .load import check_offload, load_pipeline, put_on
 from .models import load_model
 
 if TYPE_CHECKING:
@@ -104,10 +104,19 @@ def _per_block(model: Checkpoint, key: str, default: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value] * blocks
 
 
-def plug_in(adapter: Checkpoint, pipeline: Source, *, device: str = "auto", dtype: str = "auto") -> Any:
+def plug_in(
+    adapter: Checkpoint,
+    pipeline: Source,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    variant: str | None = None,
+    offload: str | None = None,
+) -> Any:
     """AnimateDiffPipeline, or AnimateDiffSDXLPipeline, of a Stable Diffusion pipeline and a motion adapter.
 
-    Its unet holds the adapter, and its scheduler is DDIM with AnimateDiff's betas (`SCHEDULE`).
+    Its unet holds the adapter, and its scheduler is DDIM with AnimateDiff's betas (`SCHEDULE`). Options are as
+    `load_pipeline` has them.
 
     Raises:
         GenerateError: They do not fit, see `check_fit`, or can't be loaded.
@@ -116,14 +125,16 @@ def plug_in(adapter: Checkpoint, pipeline: Source, *, device: str = "auto", dtyp
     from diffusers import AnimateDiffPipeline, AnimateDiffSDXLPipeline, DDIMScheduler
 
     check_fit(adapter, pipeline)
-    kind = resolve_dtype(dtype, resolve_device(device))
+    place = check_offload(device, offload)
+    kind = resolve_dtype(dtype, place)
     (unet,) = (part.checkpoint for part in pipeline.components if part.name == PLACE and part.checkpoint is not None)
     plain = load_model(unet, dtype=kind)
     is_sdxl = "text_encoder_2" in (pipeline.pipeline or {})
     made: Any = load_pipeline(
         pipeline.path,
-        device=device,
-        dtype=dtype,
+        device="cpu" if offload else device,  # a weight that waits elsewhere could not be written to below
+        dtype=str(kind).removeprefix("torch."),
+        variant=variant,
         components={PLACE: plain, NAME: load_model(adapter, dtype=kind)},
         kind=AnimateDiffSDXLPipeline if is_sdxl else AnimateDiffPipeline,
     )
@@ -131,7 +142,7 @@ def plug_in(adapter: Checkpoint, pipeline: Source, *, device: str = "auto", dtyp
         made.unet.add_embedding.load_state_dict(plain.add_embedding.state_dict())
     made.register_modules(motion_adapter=None)  # plugged in, and not read again
     made.scheduler = DDIMScheduler.from_config(made.scheduler.config, **SCHEDULE)
-    return made
+    return put_on(made, place, offload) if offload else made
 
 
 def plug_again(unet: Any, adapter: Any) -> Any:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from modelgrow.surgery import GenerateError
 from modelgrow.surgery.staging import check_output
 
+from .alone import load_alone
 from .arguments import recommended
 from .export import check_target, save_clip
 from .first_frame import make_first_frame, save_first_frame
@@ -45,6 +46,10 @@ class Loading:
     low_memory: bool = False
     llm: str | None = None
     """Folder or Hub id of the language model that the video model's slot reads with; None is the one it names."""
+    pipeline: str | None = None
+    """Folder or Hub id of the pipeline that the video model runs in, where that is a component by itself."""
+    component: str | None = None
+    """What that pipeline calls it, where two of its models have that class."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +88,7 @@ def produce(
     """Make a clip and write it.
 
     Args:
-        model: The video pipeline, as `load_pipeline` takes it.
+        model: The video pipeline, as `load_pipeline` takes it, or with `loading.pipeline` a component by itself.
         options: What to make; of the second stage `strength` too.
         output: The clip's file. The first frame goes beside it as clip.first.png, the second stage's clip as
             clip-1024x1024.mp4.
@@ -168,14 +173,21 @@ def _load(model: str | None, loading: Loading, revision: str | None = None) -> D
         if offload is not None:
             raise GenerateError("--low-memory chooses the offload itself; leave --offload out")
         offload = offload_for(resolve_device(loading.device))
-    return load_pipeline(
-        model,
-        device=loading.device,
-        dtype=loading.dtype,
-        variant=loading.variant,
-        revision=revision,
-        offload=offload,
-    )
+    options: dict[str, Any] = {
+        "device": loading.device,
+        "dtype": loading.dtype,
+        "variant": loading.variant,
+        "revision": revision,
+        "offload": offload,
+    }
+    if loading.pipeline is None:
+        if loading.component is not None:
+            raise GenerateError("--component says what --pipeline calls the model; there is no --pipeline")
+        return load_pipeline(model, **options)
+    if model is None:
+        raise GenerateError("--pipeline is what a component by itself runs in; name the component with --model")
+    made: DiffusionPipeline = load_alone(model, loading.pipeline, component=loading.component, **options)
+    return made
 
 
 def _first_frame(model: str, options: GenerateOptions, loading: Loading, telling: Telling) -> FirstFrame:
@@ -186,7 +198,7 @@ def _first_frame(model: str, options: GenerateOptions, loading: Loading, telling
     if options.prompt is None:
         raise GenerateError("the first frame is made from a prompt; give one with --prompt")
     with telling.working("making the first frame"):
-        pipeline = _load(model, replace(loading, variant=None))
+        pipeline = _load(model, replace(loading, variant=None, pipeline=None, component=None))
         if loading.low_memory:
             save_memory(pipeline)
         frame = make_first_frame(pipeline, options.prompt, negative_prompt=options.negative_prompt, seed=options.seed)

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     from .generate import GenerateOptions
 
+_COMPONENT = "_modelgrow_component"
+"""Attribute of a pipeline that was put together of two."""
+
 
 def describe(
     pipeline: DiffusionPipeline, options: GenerateOptions, arguments: Mapping[str, Any], frames: np.ndarray, fps: int
@@ -31,10 +34,8 @@ def describe(
     given = {name: value for name, value in arguments.items() if name not in SET_HERE}
     made = {"num_frames": count, "height": height, "width": width}
     scheduler = getattr(pipeline, "scheduler", None)
-    model, revision = origin(pipeline)
     return {
-        "model": model,
-        "revision": revision,
+        **_parts(pipeline),
         "pipeline": type(pipeline).__name__,
         "prompt": options.prompt,
         **_files(options),
@@ -69,6 +70,21 @@ def _notes(arguments: Mapping[str, Any], made: Mapping[str, int]) -> list[str]:
         for name, value in made.items()
         if asked.get(name) not in (None, value)
     ]
+
+
+def came_from(pipeline: Any, model: str, revision: str | None, *, place: str) -> Any:
+    """The pipeline, which from now on says where the component in this place was loaded from."""
+    setattr(pipeline, _COMPONENT, {"model": model, "revision": revision, "component": place})
+    return pipeline
+
+
+def _parts(pipeline: DiffusionPipeline) -> dict[str, str | None]:
+    """The model; of a component by itself, the pipeline that it runs in too."""
+    model, revision = origin(pipeline)
+    component = getattr(pipeline, _COMPONENT, None)
+    if component is None:
+        return {"model": model, "revision": revision}
+    return {**component, "runs_in": model, "runs_in_revision": revision}
 
 
 def origin(pipeline: DiffusionPipeline) -> tuple[str | None, str | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from datetime import timedelta
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from modelgrow.pipelines.motion_adapter import ADAPTER, SCHEDULE
@@ -126,8 +127,19 @@ def _plain(value: Any) -> str:
 
 
 def _usage(source: Source, checkpoint: Checkpoint, told: Mapping[str, Any]) -> list[str]:
-    lines = _load_pipeline(source) if source.pipeline is not None else _load_alone(str(checkpoint.class_name), told)
-    return ["## Use", "", "```python", *lines, "```", "", "The base's license holds for what was copied from it."]
+    name, alone = str(checkpoint.class_name), source.pipeline is None
+    lines = _load_alone(name, told) if alone else _load_pipeline(source)
+    more = _generate_alone(name, told) if alone else []
+    return [
+        "## Use",
+        "",
+        "```python",
+        *lines,
+        "```",
+        "",
+        *more,
+        "The base's license holds for what was copied from it.",
+    ]
 
 
 def _load_pipeline(source: Source) -> list[str]:
@@ -155,6 +167,16 @@ def _load_alone(model: str, told: Mapping[str, Any]) -> list[str]:
         f"pipeline = {pipeline}.from_pretrained({base}, {argument}={argument})",
         *(line for lines in more.values() for line in lines),
     ]
+
+
+def _generate_alone(model: str, told: Mapping[str, Any]) -> list[str]:
+    """The command that makes clips with the two; none for what makes pictures."""
+    task = task_of(model, str(told["runs_in"]))
+    if task not in ("text-to-video", "image-to-video"):
+        return []
+    given = "--prompt" if task == "text-to-video" else "--image"
+    command = f'grow generate --model "this folder" --pipeline {quote(str(told["pipeline"]))} {given} "..."'
+    return ["or, from a shell:", "", "```sh", command, "```", ""]
 
 
 def _as_trained(pipeline: str, base: str) -> dict[str, list[str]]:

@@ -8,50 +8,33 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
-from modelgrow.pipelines.motion_adapter import ADAPTER, PLACE, UNET, check_fit, is_motion
+from modelgrow.pipelines.alone import Placed, by_itself, pipeline_around, place_of
+from modelgrow.pipelines.motion_adapter import ADAPTER, PLACE, UNET, is_motion
 from modelgrow.surgery import TrainError, open_source
 from modelgrow.surgery.disguise import CONVERT
 from modelgrow.surgery.grown import stock_name
-from modelgrow.surgery.source import PIPELINE_NAME, components_of
+from modelgrow.surgery.source import PIPELINE_NAME
 
 from .select import grown_among
 from .trunk import trunk_depth
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
-    from modelgrow.surgery import Checkpoint, Component, Source
+    from modelgrow.surgery import Component, Source
 
     from .settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chosen:
-    """A component that trains."""
-
-    source: Source
-    """What was named, and is written again with what was learned."""
-    component: Component
-    """Its part that trains; "" is its name where the source is a component by itself."""
-    around: Source
-    """The pipeline that it runs in; the source itself, for a whole pipeline."""
-    place: str
-    """What the model that holds its parameters is called there."""
+class Chosen(Placed):
+    """A component that trains, and is written again with what was learned."""
 
     @property
     def is_alone(self) -> bool:
         return self.source.pipeline is None
-
-    @property
-    def checkpoint(self) -> Checkpoint:
-        """The component's headers; `choose` refuses one without."""
-        return cast("Checkpoint", self.component.checkpoint)
-
-    @property
-    def is_adapter(self) -> bool:
-        return stock_name(self.component.class_name) == ADAPTER
 
     @property
     def model_class(self) -> str:
@@ -111,8 +94,8 @@ def _grown_part(source: Source, settings: Settings) -> Component:
     raise TrainError(f"{source.name}: nothing in it has grown (no growth.json); grow it first with grow expand")
 
 
-def _check_grown(source: Source, component: Component, settings: Settings) -> Checkpoint:
-    """The component's headers. Raises `TrainError` where they have nothing of what trains."""
+def _check_grown(source: Source, component: Component, settings: Settings) -> None:
+    """Raises `TrainError` where they have nothing of what trains."""
     name, checkpoint = f"{source.name}: {component.name}".removesuffix(": "), component.checkpoint
     if checkpoint is None:
         raise TrainError(f"{name} has no safetensors: {CONVERT}")
@@ -123,7 +106,6 @@ def _check_grown(source: Source, component: Component, settings: Settings) -> Ch
         names = grown_among(names, checkpoint.record, settings.train)
     if settings.cache_trunk:
         trunk_depth(checkpoint.record, names)
-    return checkpoint
 
 
 def _needs_pipeline(source: Source, path: Path) -> str:
@@ -139,52 +121,8 @@ def _needs_pipeline(source: Source, path: Path) -> str:
 
 
 def _alone(source: Source, settings: Settings, pipeline: str) -> Chosen:
-    if source.pipeline is not None:
-        raise TrainError(
-            f"{source.name}: a whole pipeline; --pipeline is for a component by itself. Leave it out, or name one of "
-            f"its folders instead: {', '.join(part.name for part in source.components)}"
-        )
-    (component,) = source.components
-    checkpoint = _check_grown(source, component, settings)
-    around = open_source(pipeline, headers_only=True)
-    if around.pipeline is None:
-        raise TrainError(f"--pipeline {pipeline}: no pipeline: there is no {PIPELINE_NAME} in it")
-    if stock_name(component.class_name) == ADAPTER:
-        check_fit(checkpoint, around)
-        place = PLACE
-    else:
-        place = _place(component, around.pipeline, settings)
-        _check_same_kind(checkpoint, around, place)
+    component = by_itself(source)
+    _check_grown(source, component, settings)
+    around = pipeline_around(pipeline)
+    place = place_of(component, around, model=settings.model, pipeline=pipeline, named=settings.component)
     return Chosen(source=source, component=component, around=around, place=place)
-
-
-def _place(component: Component, index: Mapping[str, Any], settings: Settings) -> str:
-    """What the pipeline calls a component of this class."""
-    stock = stock_name(component.class_name)
-    found = [name for name, kind in components_of(index).items() if stock_name(kind) == stock]
-    if settings.component is not None:
-        found = [name for name in found if name == settings.component]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise TrainError(
-            f"--pipeline {settings.pipeline}: {' and '.join(found)} are {stock}; say with --component which one "
-            f"{settings.model} is"
-        )
-    has = ", ".join(f"{name} ({kind})" for name, kind in components_of(index).items())
-    which = f" called {settings.component}" if settings.component else ""
-    raise TrainError(f"--pipeline {settings.pipeline}: has no {stock}{which}, which {settings.model} is; it has {has}")
-
-
-def _check_same_kind(checkpoint: Checkpoint, around: Source, place: str) -> None:
-    """Raises `TrainError` where the pipeline's own component is another model than what the grown one was."""
-    own = next((part.checkpoint for part in around.components if part.name == place), None)
-    steps = checkpoint.record.steps if checkpoint.record else ()
-    edited = {key for step in steps for key in (*step.config_before, *step.config_added)}
-    for key, value in own.config.items() if own is not None else ():
-        ours = checkpoint.config.get(key, value)
-        if not key.startswith("_") and key not in edited and ours != value:
-            raise TrainError(
-                f"{checkpoint.path}: {key} is {ours!r:.80}, and {value!r:.80} in {around.name}'s {place}, so it is of "
-                "another model; name the pipeline that it was grown from"
-            )

@@ -150,6 +150,7 @@ class TestAdapter:
         assert "`adapter`, a MotionAdapter, has grown and was trained on." in card
         assert "from diffusers import AnimateDiffPipeline, DDIMScheduler, MotionAdapter\n" in card
         assert 'pipeline = AnimateDiffPipeline.from_pretrained("sd", motion_adapter=motion_adapter)' in card
+        assert '\ngrow generate --model "this folder" --pipeline sd --prompt "..."\n' in card
 
     def test_for_sdxl(self, adapters: Path, tmp_path: Path) -> None:
         result = train(run_of(adapters, "adapterxl-grown", "sdxl", tmp_path / "run"))
