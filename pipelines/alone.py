@@ -101,7 +101,7 @@ def by_itself(source: Source) -> Component:
     """The component that a source is.
 
     Raises:
-        GenerateError: It is a whole pipeline, or not safetensors.
+        GenerateError: It is a whole pipeline, not safetensors, or no model of diffusers.
     """
     if source.pipeline is not None:
         raise GenerateError(
@@ -111,6 +111,11 @@ def by_itself(source: Source) -> Component:
     (component,) = source.components
     if component.checkpoint is None:
         raise GenerateError(f"{source.name} has no safetensors: {CONVERT}")
+    if "_class_name" not in component.checkpoint.config:
+        raise GenerateError(
+            f"{component.checkpoint.path}: {component.class_name}; a component by itself is a model of diffusers, "
+            "such as a motion adapter or a transformer, with a config.json whose _class_name says which"
+        )
     return component
 
 

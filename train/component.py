@@ -95,7 +95,7 @@ def _grown_part(source: Source, settings: Settings) -> Component:
 
 
 def _check_grown(source: Source, component: Component, settings: Settings) -> None:
-    """Raises `TrainError` where they have nothing of what trains."""
+    """Raises `TrainError` where the component has nothing of what trains, by its headers."""
     name, checkpoint = f"{source.name}: {component.name}".removesuffix(": "), component.checkpoint
     if checkpoint is None:
         raise TrainError(f"{name} has no safetensors: {CONVERT}")

@@ -159,6 +159,11 @@ class TestRefusals:
             ("{wan}/alone", "{wan}/base/vae", "no pipeline: there is no model_index.json in it"),
             ("{wan}/alone", "{sd}/sd", "sd: has no WanTransformer3DModel, which .*/alone is"),
             ("{sd}/adapter", "{wan}/base", "is plugged into a Stable Diffusion pipeline, and base has no unet"),
+            (
+                "{wan}/base/text_encoder",
+                "{wan}/base",
+                "text_encoder: UMT5EncoderModel; a component by itself is a model of",
+            ),
             ("{wan}/alone", "{wan}/nothing", "no such folder or file, and not a Hub id"),
         ],
     )
