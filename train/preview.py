@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from modelgrow.pipelines.generate import Generated
+
     from .setup import Run
 
 
@@ -38,11 +40,11 @@ class Previews:
             self._write_inputs()
         prompts: tuple[str | None, ...] = run.settings.previews
         self.prompts = prompts if prompts or "prompt" in parameters_of(run.pipeline) else (None,)
-        self.base = {prompt: self._clip(prompt).frames for prompt in self.prompts}
+        self.base = {prompt: clip.frames for prompt, clip in zip(self.prompts, self._clips(), strict=True)}
 
     def make(self, step: int) -> None:
         """Write the clips of a step."""
-        clips = [self._clip(prompt) for prompt in self.prompts]
+        clips = self._clips()
         if not self.run.accelerator.is_main_process:
             return
         strips = []
@@ -71,7 +73,12 @@ class Previews:
         if self.run.is_split:  # else the main process is here alone
             self.run.accelerator.wait_for_everyone()
 
-    def _clip(self, prompt: str | None) -> Any:
+    def _clips(self) -> list[Generated]:
+        """One for each prompt; the text encoder and VAE travel once for all of them."""
+        with self.run.parts.all_placed():
+            return [self._clip(prompt) for prompt in self.prompts]
+
+    def _clip(self, prompt: str | None) -> Generated:
         settings, parameters = self.run.settings, parameters_of(self.run.pipeline)
         asked = self.controls or settings  # what control clips lie beside is as long and as large as they are
         # Some pipelines make clips of their picture's size, and can't be asked for another.
@@ -86,8 +93,7 @@ class Previews:
         extra: dict[str, Any] = {LAST_NAME: self.images[1]} if len(self.images) > 1 else {}
         if self.controls is not None:
             extra |= preview_arguments(self.run.family, self.run.pipeline, self.controls.frames)
-        run = self.run
-        with run.parts.all_placed(), evaluating(run.model), run.autocast(), torch.random.fork_rng():
+        with evaluating(self.run.model), self.run.autocast(), torch.random.fork_rng():
             return generate(self.run.pipeline, options, extra=extra)
 
 
