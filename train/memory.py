@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from modelgrow.pipelines.activations import TensorPeak, as_fake
 
 from .cost import keeping
-from .quantize import by_shape, bytes_of, is_quantized
+from .quantize import by_shape, is_quantized, model_bytes
 from .unmasked import Unmasked
 
 WHOLE_BELOW = 4096
@@ -119,7 +119,7 @@ def predict_memory(
     activations, peak = found or (None, None)
     beside += sum(tensor.nbytes for tensor in tree_leaves(given) if isinstance(tensor, torch.Tensor))
     return Memory(
-        weights=sum(map(bytes_of, (*model.parameters(), *model.buffers()))),
+        weights=model_bytes(model),
         optimizer=sum(state_bytes(p.numel(), optimizer) for p in trained),
         average=values * 4 if average else 0,
         gradients=gradients,

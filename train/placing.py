@@ -12,7 +12,7 @@ from accelerate.utils.memory import clear_device_cache
 
 from modelgrow.pipelines.memory import DENOISERS
 
-from .quantize import bytes_of
+from .quantize import model_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -62,8 +62,7 @@ class Parts:
     @property
     def called_bytes(self) -> int:
         """Of what a step calls besides the model, on every process."""
-        models = [getattr(self.pipeline, name) for name in self.called]
-        return sum(bytes_of(tensor) for model in models for tensor in (*model.parameters(), *model.buffers()))
+        return sum(model_bytes(getattr(self.pipeline, name)) for name in self.called)
 
     @contextmanager
     def all_placed(self) -> Iterator[None]:

@@ -202,6 +202,11 @@ def _answer(width: int, *, keeps: bool) -> Callable[[torch.Tensor], torch.Tensor
     return lambda given: by_shapes.apply(given, width, keeps)
 
 
+def model_bytes(model: torch.nn.Module) -> int:
+    """What a model's parameters and buffers take in memory."""
+    return sum(map(bytes_of, (*model.parameters(), *model.buffers())))
+
+
 def bytes_of(tensor: torch.Tensor) -> int:
     """What a tensor takes in memory."""
     return sum(part.numel() * part.element_size() for part in parts_of(tensor))
