@@ -16,6 +16,7 @@ from tiny_pipelines import save_tiny_wan
 from modelgrow.surgery import Checkpoint, Record, open_checkpoint
 from modelgrow.surgery.readback import read_chunks
 from modelgrow.train import checkpoints
+from modelgrow.train.result import Result
 from modelgrow.train.settings import Settings, read_settings
 
 SMALL: dict[str, Any] = {
@@ -68,6 +69,16 @@ def differing(one: Path, other: Path) -> set[str]:
     before, after = bytes_of(one), bytes_of(other)
     assert before.keys() == after.keys()
     return {name for name in before if before[name] != after[name]}
+
+
+def check_only_new_moved(before: Path, result: Result) -> None:
+    """A run trained what is new in its model, and nothing else."""
+    record, moved = record_of(result.model), differing(before, result.model)
+    assert record.steps[-1].operation == "train"
+    assert moved
+    assert moved <= set(record.new)
+    assert result.changed is not None
+    assert result.changed.moved > 0
 
 
 def floats(values: bytes) -> torch.Tensor:

@@ -5,25 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from architectures import ARCHITECTURES
 from diffusers import UNet2DConditionModel, UNetMotionModel
 from growths import grow
 from models import build, save
+from tiny_adapter import ROW, UNET
 
 from modelgrow.pipelines.models import load_model
 from modelgrow.pipelines.probes import random_inputs, run_model
 from modelgrow.surgery import open_checkpoint
-
-ROW = next(row for row in ARCHITECTURES if row.name == "motion-adapter")
-UNET = {
-    "block_out_channels": ROW.tiny["block_out_channels"],
-    "layers_per_block": ROW.tiny["motion_layers_per_block"],
-    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
-    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
-    "cross_attention_dim": 16,
-    "attention_head_dim": 2,
-    "norm_num_groups": 4,
-}
 
 
 def run_inside_unet(folder: Path) -> tuple[torch.Tensor, ...]:

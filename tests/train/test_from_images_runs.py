@@ -11,7 +11,7 @@ import pytest
 from growths import grow
 from PIL import Image
 from tiny_from_images import BUILDERS, SIZES, tiny
-from tiny_runs import data, differing, record_of, settings
+from tiny_runs import check_only_new_moved, data, settings
 from tiny_svd import save_tiny_svd
 
 from modelgrow.surgery import GenerateError, TrainError, open_checkpoint
@@ -51,12 +51,7 @@ def test_a_run_trains_what_is_new(name: str, tmp_path: Path) -> None:
     model = grown(name, tmp_path)
     shown = {"preview_every": 2, "previews": ("a red circle",), "held_out": 0.5} if name in SHOWN else {}
     result = train(settings(model, tmp_path / "run", **small(name, **shown)))
-    record, moved = record_of(result.model), differing(model, result.model)
-    assert record.steps[-1].operation == "train"
-    assert moved
-    assert moved <= set(record.new)
-    assert result.changed is not None
-    assert result.changed.moved > 0
+    check_only_new_moved(model, result)
     assert result.growth is not None
     if shown:
         previews = tmp_path / "run" / "previews"

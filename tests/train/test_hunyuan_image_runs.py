@@ -14,7 +14,7 @@ from growths import grow
 from PIL import Image
 from tiny_hunyuan_llava import KINDS, SIZE, hunyuan_llava
 from tiny_llms import byte_tokenizer, save_llm, tiny_llama
-from tiny_runs import differing, record_of, settings
+from tiny_runs import check_only_new_moved, differing, settings
 
 from modelgrow.train.data.open import open_clips
 from modelgrow.train.families import hunyuan_llava as family
@@ -84,12 +84,7 @@ def test_a_run_trains_what_is_new(kind: str, folder: Path, tmp_path: Path) -> No
     model = folder / kind / "grown"
     shown = {"preview_every": 2, "previews": ("a red circle",), "held_out": 0.5}
     result = train(small(model, tmp_path / "run", **shown))
-    record, moved = record_of(result.model), differing(model, result.model)
-    assert record.steps[-1].operation == "train"
-    assert moved
-    assert moved <= set(record.new)
-    assert result.changed is not None
-    assert result.changed.moved > 0
+    check_only_new_moved(model, result)
     assert result.validation is not None
     previews = tmp_path / "run" / "previews"
     assert {path.name for path in previews.iterdir()} >= {"step-00000002-0.mp4", "step-00000002.png"}

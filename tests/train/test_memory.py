@@ -11,7 +11,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from allocations import peak_of
-from architectures import ARCHITECTURES
+from architectures import row_of
 from growths import grow
 from models import build, save
 from tiny_runs import settings
@@ -41,7 +41,7 @@ def call(model: Any, inputs: Mapping[str, Any]) -> torch.Tensor:
     [("wan", "new"), ("cogvideox-5b", "all"), ("ltx", "new"), ("hunyuan-video-1.5", "new"), ("mochi", "new")],
 )
 def test_a_step_takes_what_was_predicted(name: str, train: str, tmp_path: Path) -> None:
-    row = next(row for row in ARCHITECTURES if row.name == name)
+    row = row_of(name)
     base = save(tmp_path / "base", row.class_name, row.tiny)
     checkpoint = open_checkpoint(grow(base, tmp_path / "grown", "suffix", blocks=1))
     model = load_model(checkpoint, dtype=torch.float32)
@@ -137,7 +137,7 @@ def test_less_is_kept_where_activations_are_made_again(grown: Path, tmp_path: Pa
 
 
 def test_longer_clips_keep_more() -> None:
-    row = next(row for row in ARCHITECTURES if row.name == "wan")
+    row = row_of("wan")
     model = build(row.class_name, row.tiny)
 
     def kept(frames: int) -> int:
