@@ -112,7 +112,7 @@ def test_exvideos_json_has_no_captions(tmp_path: Path) -> None:
         ("a.json", b'{"path": "a.mp4"}', "expected a JSON array of objects, one per video; found dict"),
         ("a.json", b"[", "not JSON"),
         ("a.jsonl", b"\xff\xfe", "not UTF-8 text"),
-        ("a.tar", gzip.compress(bytes(1024)), "not an uncompressed .tar archive"),
+        ("a.tar", gzip.compress(bytes(1024), mtime=0), "not an uncompressed .tar archive"),
     ],
 )
 def test_a_list_that_is_none(name: str, content: bytes, message: str, tmp_path: Path) -> None:
